@@ -1,0 +1,313 @@
+"""The specification of a business case: one YAML file becomes one frozen `Case`.
+
+Every scalar of the file is read as text and typed here or, where it is a value of the data, against the data: `no`, `yes`, `0`
+and `0.0` stay the outcome's own values. Unknown fields are refused with the nearest known name, planned ones by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from makegood.errors import CaseError, NotBuilt, Problem, nearest
+
+NOT_BUILT = {
+    "feedback": "review, exploration, promotion",
+    "business": "the business plan",
+    "serve.latency": "the decision service",
+    "train.on": "remote execution",
+    "data.query": "reading from a database",
+    "data.propensity": "treatment cases",
+}
+"""Fields of the design that this version refuses by name, and the ability each waits for (ROADMAP.md)."""
+
+FAMILIES = ("constant", "linear", "lightgbm")
+_DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0, "ms": 0.001}
+
+
+def duration_s(text: Any) -> float:
+    """Return the seconds of a duration such as `60s`, `5m`, `180d`; a bare number is in seconds.
+
+    >>> duration_s("5m"), duration_s("180d"), duration_s("0")
+    (300.0, 15552000.0, 0.0)
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(text))
+    try:
+        number, unit = float(match[1]), match[2] or "s"  # type: ignore[index]
+        return number * _DURATION[unit]
+    except (TypeError, ValueError, KeyError):
+        raise ValueError("a duration such as 60s, 5m, 12h or 180d") from None
+
+
+def _words(value: Any) -> Any:
+    """Let a single word stand for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(duration_s)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Number = Annotated[float, BeforeValidator(lambda v: _finite(float(v)))]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Data(_Spec):
+    """Where the rows come from and what their columns mean."""
+
+    source: str = ""  # "" when a table is passed in Python
+    outcome: str
+    time: str | None = None
+    group: str | None = None
+    outcome_delay: Seconds = 0.0
+    affected_by_action: bool = False
+    known_later: Words = ()
+    keep: Words = ()
+    protected: Words = ()
+    categories: Words = ()  # number-coded columns that are labels, not amounts
+    type: Literal["auto", "classes", "number"] = "auto"  # of the outcome
+
+    @model_validator(mode="after")
+    def _built(self) -> Self:
+        if self.affected_by_action:
+            raise ValueError("no (treatment cases are not built yet: see ROADMAP.md)")
+        for name in ("time", "group"):
+            if getattr(self, name) == self.outcome:
+                raise ValueError(f"a {name} column other than the outcome {self.outcome!r}")
+        return self
+
+
+class Quantity(_Spec):
+    """An amount to choose, from `min` to `max` in steps of `step`."""
+
+    min: Number
+    max: Number
+    step: Number
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.step <= 0 or self.max < self.min:
+            raise ValueError("min <= max and step > 0")
+        if (self.max - self.min) / self.step > 1000:
+            raise ValueError("at most 1001 steps between min and max")
+        return self
+
+
+class Action(_Spec):
+    """One thing that can be done to a row, and what it pays."""
+
+    payoff: str | dict[str, str]  # one expression, or one for each outcome
+    reveals: bool = True
+    quantity: Quantity | None = None
+
+
+class Limit(_Spec):
+    """How much of one action there may be: a share, or a count or a budget for each `per` decisions."""
+
+    max_share: Annotated[Number, Field(ge=0, le=1)] | None = None
+    max_count: Annotated[Number, Field(ge=0)] | None = None
+    max_budget: Annotated[Number, Field(ge=0)] | None = None
+    cost: str | None = None  # what one such decision takes out of the budget: an expression
+    per: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.max_share is None and self.max_count is None and self.max_budget is None:
+            raise ValueError("one of max_share, max_count, max_budget")
+        if (self.max_count is not None or self.max_budget is not None) and self.per is None:
+            raise ValueError("per: the number of decisions that the count or budget is for")
+        if (self.max_budget is None) != (self.cost is None):
+            raise ValueError("max_budget and cost together")
+        return self
+
+
+class Decision(_Spec):
+    """What somebody decides on each row, and in which unit it pays."""
+
+    unit: str
+    actions: dict[str, Action]
+    today: str | None = None  # an action, or the column that holds what was done
+    limits: dict[str, Limit] = {}
+    high_stakes: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.actions) < 2 and not any(a.quantity for a in self.actions.values()):
+            raise ValueError("at least two actions (doing nothing is one: payoff 0), or one with a quantity")
+        for name in self.limits:
+            if name not in self.actions:
+                raise ValueError(f"limits on declared actions only; {name!r} is none. {nearest(name, self.actions)}".rstrip())
+        return self
+
+
+class Train(_Spec):
+    """How long training may take, and which families it may use."""
+
+    budget: Annotated[Seconds, Field(gt=0)] = 60.0
+    families: Words = ("auto",)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.families:
+            if name != "auto" and name not in FAMILIES:
+                raise ValueError(f"auto, or some of {', '.join(FAMILIES)}; got {name!r}")
+        return self
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The families to train, in order; the constant is always among them."""
+        names = FAMILIES if "auto" in self.families else self.families
+        return tuple(dict.fromkeys(("constant", *names)))
+
+
+class Serve(_Spec):
+    """What a decision comes with."""
+
+    reasons: Annotated[int, Field(ge=0, le=50)] = 0
+
+
+class Case(_Spec):
+    """One business problem: data, outcome, decision, payoffs, limits.
+
+    >>> Case.parse('''
+    ... case: loans
+    ... data: {source: loans.csv, outcome: defaulted}
+    ... decision:
+    ...   unit: EUR
+    ...   actions: {approve: {payoff: {no: 0.1 * amount, yes: -0.5 * amount}}, decline: {payoff: 0}}
+    ... ''').decision.unit
+    'EUR'
+    """
+
+    case: Annotated[str, Field(pattern=r"^[\w][\w.-]{0,79}$")]
+    about: str = ""
+    data: Data
+    decision: Decision
+    train: Train = Train()
+    serve: Serve = Serve()
+
+    folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "case", folder: Path | None = None) -> Case:
+        """Return the case that a YAML text declares; raises `CaseError` with every problem found."""
+        try:
+            raw = yaml.load(text, Loader=_TextLoader)  # noqa: S506  (a subclass of BaseLoader: text, lists and maps only)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            at = f"{where}, line {mark.line + 1}" if mark else where
+            raise CaseError(Problem(at, "", f"YAML: {getattr(error, 'problem', None) or error}", "mend the syntax")) from None
+        if not isinstance(raw, Mapping):
+            raise CaseError(Problem(where, type(raw).__name__, "a mapping with case, data and decision", "see `makegood init`"))
+        return cls.of(raw, where=where, folder=folder)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], *, where: str = "case", folder: Path | None = None) -> Case:
+        """Return the case of a mapping; raises `CaseError` with every problem found, or `NotBuilt`."""
+        planned = [(path, what) for path, what in NOT_BUILT.items() if _has(raw, path)]
+        if planned:
+            raise NotBuilt(*(Problem(f"{where}: {p}", "", f"a case without it: {w} is not built yet", "remove it; see ROADMAP.md") for p, w in planned))
+        try:
+            return cls.model_validate({**raw, "folder": folder or Path()})
+        except ValidationError as error:
+            raise CaseError(*(_problem(e, where) for e in error.errors())) from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> Case:
+        """Return the case of a YAML file."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise CaseError(Problem(str(path), error.strerror or "", "a readable case file", "write one with `makegood init`")) from None
+        except UnicodeDecodeError:
+            raise CaseError(Problem(str(path), "bytes that are not UTF-8", "a case file in UTF-8", "save it as UTF-8")) from None
+        return cls.parse(text, where=path.name, folder=path.resolve().parent)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data from which `Case.of` makes the same case."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Read text, lists and maps only; refuse a key that stands twice, and an expression that YAML would cut in two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping, or raise on a repeated key (YAML would silently keep the last)."""
+        seen: set[Any] = set()
+        for key_node, value in node.value:
+            if node.flow_style and isinstance(value, yaml.ScalarNode) and not value.style and value.value.count("(") > value.value.count(")"):
+                cut = f"inside {{…}} a comma ends the value {value.value!r}: put the whole expression in quotes"
+                raise yaml.constructor.ConstructorError(None, None, cut, value.start_mark)
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep=True)
+
+
+def _has(raw: Mapping[str, Any], path: str) -> bool:
+    node: Any = raw
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _fields_at(path: tuple[Any, ...]) -> list[str]:
+    """Return the field names allowed at a path inside the case."""
+    model: type[BaseModel] = Case
+    for part in path:
+        if part in model.model_fields:  # other parts are names that the user chose, as in decision.actions.NAME
+            model = next(iter(_models_in(model.model_fields[part].annotation)), model)
+    return [f for f in model.model_fields if f != "folder"]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the specifications that an annotation such as `dict[str, Action]` or `Quantity | None` is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _problem(error: Any, where: str) -> Problem:
+    """Turn one pydantic finding into ours: where, got, expected, what to do."""
+    path = tuple(p for p in error["loc"] if p not in ("str", "dict[str,str]"))
+    at = f"{where}: {'.'.join(map(str, path))}" if path else where
+    got, kind = error["input"], error["type"]
+    if kind == "extra_forbidden":
+        allowed = _fields_at(path[:-1])
+        return Problem(at, str(path[-1]), f"one of {', '.join(allowed)}", nearest(str(path[-1]), allowed) or "remove it")
+    if kind == "missing":
+        return Problem(at, "nothing", "this field", "add it")
+    limits = error.get("ctx", {})
+    message = {
+        "bool_parsing": "yes or no",
+        "int_parsing": "a whole number",
+        "greater_than": f"a number above {limits.get('gt', '')}",
+        "greater_than_equal": f"a number of at least {limits.get('ge', '')}",
+        "less_than_equal": f"a number of at most {limits.get('le', '')}",
+        "string_pattern_mismatch": "letters, digits, '.', '_' and '-', at most 80",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "tuple_type": "a list",
+        "string_type": "text",
+    }.get(kind) or str(limits.get("error", error["msg"]))
+    shown = got if isinstance(got, str | int | float) else ""
+    return Problem(at, str(shown), message.replace("could not convert string to float", "a number, not"))

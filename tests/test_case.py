@@ -1,0 +1,150 @@
+"""The case file: what it accepts, and how it refuses the rest by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from makegood.case import Case, duration_s
+from makegood.errors import CaseError, NotBuilt
+
+GOOD = """
+case: loans
+data: {source: loans.csv, outcome: defaulted}
+decision:
+  unit: EUR
+  actions:
+    approve: {payoff: {no: 0.1 * amount, yes: -0.5 * amount}}
+    decline: {payoff: 0, reveals: false}
+"""
+
+
+def test_scalars_stay_text_until_the_data_say_what_they_are() -> None:
+    case = Case.parse(GOOD.replace("no:", "0.0:").replace("yes:", "no:"))
+    assert case.decision.actions["approve"].payoff == {"0.0": "0.1 * amount", "no": "-0.5 * amount"}
+    assert case.decision.actions["approve"].reveals is True
+    assert case.decision.actions["decline"].reveals is False
+    assert case.decision.actions["decline"].payoff == "0"
+
+
+def test_defaults() -> None:
+    case = Case.parse(GOOD)
+    assert case.train.budget == 60
+    assert case.train.chosen == ("constant", "linear", "lightgbm")
+    assert case.serve.reasons == 0
+    assert case.data.affected_by_action is False
+
+
+def test_a_case_survives_the_round_trip_through_plain_data() -> None:
+    text = GOOD + "  limits: {approve: {max_count: 500, per: 10000, max_share: 0.8}}\ntrain: {budget: 5m, families: linear, seed: 3}\nserve: {reasons: 3}\n"
+    case = Case.parse(text)
+    assert case.train.budget == 300
+    assert case.train.chosen == ("constant", "linear")
+    assert Case.of(case.to_json()) == case
+
+
+def test_the_whole_design_example_less_what_is_not_built() -> None:
+    case = Case.parse(
+        """
+        case: credit-risk
+        about: Approve or decline a consumer loan.
+        data:
+          source: loans.parquet
+          outcome: defaulted
+          time: applied_at
+          group: customer_id
+          outcome_delay: 180d
+          affected_by_action: no
+          known_later: [collections]
+          keep: []
+          protected: [sex, age]
+        decision:
+          unit: EUR
+          actions:
+            approve:
+              payoff: {no: 0.035 * amount * months / 12, yes: -0.55 * amount}
+              reveals: true
+            decline: {payoff: 0, reveals: false}
+            stock: {quantity: {min: 0, max: 5000, step: 50}, payoff: "3.2 * min(quantity, outcome) - 1.9 * quantity"}
+          today: approve
+          limits: {approve: {max_share: 0.8}}
+          high_stakes: false
+        train: {budget: 60s, families: auto}
+        serve: {reasons: 3}
+        """
+    )
+    assert case.data.outcome_delay == 180 * 86400
+    assert case.decision.limits["approve"].max_share == 0.8
+    assert case.decision.actions["stock"].quantity is not None
+    assert case.decision.actions["stock"].quantity.step == 50
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "message"),
+    [
+        ("outcome: defaulted", "outcome: defaulted, tme: when", "case: data.tme: got 'tme'; expected one of source, outcome, time"),
+        ("outcome: defaulted", "outcome: defaulted, tme: when", "did you mean 'time'?"),
+        ("outcome: defaulted", "time: when", "case: data.outcome: got 'nothing'; expected this field; add it"),
+        ("payoff: 0,", "payof: 0,", "case: decision.actions.decline.payof: got 'payof'; expected one of payoff, reveals, quantity; did you mean 'payoff'?"),
+        ("reveals: false", "reveals: maybe", "case: decision.actions.decline.reveals: got 'maybe'; expected yes or no"),
+        ("unit: EUR", "unit: EUR\n  limits: {aprove: {max_share: 0.5}}", "'aprove' is none. did you mean 'approve'?"),
+        ("unit: EUR", "unit: EUR\n  limits: {approve: {max_share: 1.5}}", "max_share: got '1.5'; expected a number of at most 1"),
+        ("unit: EUR", "unit: EUR\n  limits: {approve: {max_count: 5}}", "expected per: the number of decisions that the count or budget is for"),
+        ("unit: EUR", "unit: EUR\n  limits: {approve: {per: 5}}", "expected one of max_share, max_count, max_budget"),
+        ("unit: EUR", "unit: EUR\n  limits: {approve: {max_budget: 5, per: 5}}", "expected max_budget and cost together"),
+        ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 5, max: 0, step: 1}", "expected min <= max and step > 0"),
+        ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 0, max: 9e9, step: 1}", "expected at most 1001 steps between min and max"),
+        ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 0, max: inf, step: 1}", "expected a finite number"),
+        ("    decline: {payoff: 0, reveals: false}\n", "", "expected at least two actions"),
+        ("outcome: defaulted", "outcome: defaulted, affected_by_action: yes", "treatment cases are not built yet"),
+        ("outcome: defaulted", "outcome: defaulted, time: defaulted", "expected a time column other than the outcome 'defaulted'"),
+        ("outcome: defaulted", "outcome: defaulted, outcome_delay: soon", "data.outcome_delay: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d"),
+        ("case: loans", "case: loans\ntrain: {families: xgboost}", "expected auto, or some of constant, linear, lightgbm; got 'xgboost'"),
+        ("case: loans", "case: loans\ntrain: {budget: 0}", "train.budget: got '0'; expected a number above 0"),
+        ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),
+        ("case: loans", "case: loans\ncase: loans", "the key 'case' stands twice"),
+        ("payoff: 0,", "payoff: min(amount, 3),", "a comma ends the value 'min(amount': put the whole expression in quotes"),
+        ("case: loans", "case: [loans", "expected YAML: expected ',' or ']'"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_mend(change: str, to: str, message: str) -> None:
+    assert change in GOOD
+    with pytest.raises(CaseError) as caught:
+        Case.parse(GOOD.replace(change, to))
+    assert message in str(caught.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(CaseError) as caught:
+        Case.parse(GOOD.replace("unit: EUR", "unti: EUR").replace("case: loans", "train: {budget: x}"))
+    assert len(caught.value.problems) == 4
+
+
+@pytest.mark.parametrize(
+    ("addition", "name"),
+    [("feedback: {tolerance: 0.1}", "feedback"), ("business: {volume: 3}", "business"), ("serve: {latency: 10ms}", "serve.latency")],
+)
+def test_what_is_planned_is_refused_by_name(addition: str, name: str) -> None:
+    with pytest.raises(NotBuilt, match=f"case: {name}; expected a case without it: .* is not built yet; remove it; see ROADMAP.md"):
+        Case.parse(GOOD + addition)
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"none\.yaml: got 'No such file or directory'; expected a readable case file"):
+        Case.load(tmp_path / "none.yaml")
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("case: caf\xe9".encode("latin-1"))
+    with pytest.raises(CaseError, match="bytes that are not UTF-8"):
+        Case.load(latin)
+    with pytest.raises(CaseError, match="expected a mapping with case, data and decision"):
+        Case.parse("- just\n- a list")
+    good = tmp_path / "good.yaml"
+    good.write_text(GOOD, encoding="utf-8-sig")
+    assert Case.load(good).folder == tmp_path
+
+
+@pytest.mark.parametrize("text", ["", "5 parsecs", "-3s", "1..2s", None])
+def test_durations_that_are_none(text: str | None) -> None:
+    with pytest.raises(ValueError, match="a duration such as"):
+        duration_s(text)
