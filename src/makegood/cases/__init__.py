@@ -1,0 +1,103 @@
+"""The built-in cases: a YAML file each, on real data that a dependency ships, offline.
+
+The data files are read where the package that ships them lies; that package is not imported.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from makegood.case import Case
+from makegood.errors import CaseError, MissingExtra, Problem, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A built-in table: how it is read, and where it is from."""
+
+    read: Callable[[], pa.Table]
+    package: str
+    extra: str
+    source: str
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the built-in cases, sorted.
+
+    >>> names()
+    ('credit-risk', 'diagnosis')
+    """
+    return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
+
+
+def load(name: str) -> Case:
+    """Return a built-in case; raises `CaseError` with the nearest name."""
+    if name not in names():
+        raise CaseError(Problem("case", name, f"a case file, or one of {', '.join(names())}", nearest(name, names())))
+    return Case.load(HERE / f"{name}.yaml")
+
+
+def builtin(name: str) -> pa.Table:
+    """Return a built-in table; raises `CaseError` for an unknown name and `MissingExtra` when its package is not installed."""
+    if name not in TABLES:
+        raise CaseError(Problem("data.source", f"builtin:{name}", f"one of {', '.join(f'builtin:{n}' for n in TABLES)}", nearest(name, TABLES)))
+    return TABLES[name].read()
+
+
+def _shipped(package: str, path: str, extra: str) -> Path:
+    """Return a data file inside an installed package, without importing the package."""
+    spec = find_spec(package)
+    file = Path(next(iter(spec.submodule_search_locations or ())), path) if spec else None
+    if file is None or not file.exists():
+        raise MissingExtra(Problem(f"data of {package}", "not installed", f"the file {path} of {package}", f"pip install 'makegood[{extra}]'"))
+    return file
+
+
+def _diagnosis() -> pa.Table:
+    """Breast cancer Wisconsin (diagnostic): 569 fine-needle aspirates, 30 measurements of the cell nuclei (Street et al. 1993)."""
+    import pyarrow as pa
+
+    lines = _shipped("sklearn", "datasets/data/breast_cancer.csv", "").read_text(encoding="utf-8").splitlines()
+    measures = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry", "fractal dimension")
+    header = [*(f"mean {m}" for m in measures), *(f"{m} error" for m in measures), *(f"worst {m}" for m in measures)]
+    label = lines[0].split(",")[2:]  # the file names the two classes in its first line: malignant, benign
+    rows = [line.split(",") for line in lines[1:]]
+    columns = {name: pa.array([float(row[i]) for row in rows]) for i, name in enumerate(header)}
+    return pa.table({**columns, "diagnosis": pa.array([label[int(row[-1])] for row in rows])})
+
+
+def _credit_risk() -> pa.Table:
+    """Card applications at a Brazilian retail chain: 40,000 rows (PAKDD 2009 data-mining competition), as empulse ships them.
+
+    In twelve rows a name stands before the flag `flag_mobile_phone` and shifts the rest by one cell: that cell is taken out.
+    """
+    import pyarrow as pa
+
+    file = _shipped("empulse", "datasets/data/creditscoring2.csv.gz", "cases")
+    header, *lines = gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()
+    titles = [title.strip().lower() for title in header.split("\t")][:-1]  # the last title is empty
+    surplus = titles.index("flag_mobile_phone")
+    rows = [line.split("\t") for line in lines]
+    rows = [row[:surplus] + row[surplus + 1 :] if row[-1] else row[:-1] for row in rows]
+    table: dict[str, list[str] | pa.Array] = {title: [row[i] for row in rows] for i, title in enumerate(titles)}
+    bad = table.pop("target_label_bad=1")
+    numbers = ("age", "months_in_residence", "months_in_the_job", "mate_income", "personal_net_income", "payment_day", "shop_rank")
+    for title in (*numbers, "quant_banking_accounts", "quant_additional_cards_in_the_application"):
+        table[title] = pa.array([float(v) if v else None for v in table[title]])
+    return pa.table({**table, "defaulted": pa.array([{"0": "no", "1": "yes"}.get(str(v)) for v in bad])})
+
+
+TABLES = {
+    "diagnosis": Builtin(_diagnosis, "scikit-learn", "", "Breast Cancer Wisconsin (Diagnostic), Street, Wolberg & Mangasarian 1993, CC BY 4.0"),
+    "credit-risk": Builtin(_credit_risk, "empulse", "cases", "PAKDD 2009 competition: card applications of a Brazilian retail chain, shipped by empulse 0.9 (MIT)"),
+}

@@ -1,0 +1,61 @@
+"""The folder of runs: nothing is overwritten, and openings are counted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from makegood.errors import CaseError
+from makegood.workspace import Workspace, write_json
+
+
+def test_the_latest_run_is_the_last_finished_one(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    first, second = space.new_run("loans"), space.new_run("loans")
+    assert first != second
+    with pytest.raises(CaseError, match="got 'loans'; expected a case that was run; makegood run loans"):
+        space.last("loans")
+    space.finish(first)
+    assert space.last("loans") == first
+    space.finish(second)
+    assert space.last("loans") == second
+    with pytest.raises(CaseError, match="did you mean 'loans'"):
+        space.last("loan")
+
+
+def test_openings_are_counted_per_test_set(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "new")
+    run = tmp_path / "loans" / "run"
+    assert [space.open_test("a", run), space.open_test("b", run)] == [1, 1]
+    entries = [json.loads(line) for line in (space.root / "openings.jsonl").read_text().splitlines()]
+    assert [e["test"] for e in entries] == ["a", "b"]
+    assert space.open_test("a", tmp_path / "loans" / "other") == 2
+
+
+def test_openings_by_processes_at_once_are_all_counted(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from makegood.workspace import Workspace\n"
+        "run = Path(sys.argv[1]) / 'loans' / sys.argv[2]\n"
+        "print(*[Workspace(Path(sys.argv[1])).open_test('t', run.with_name(f'{run.name}-{i}')) for i in range(20)])"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(i)], stdout=subprocess.PIPE, text=True) for i in range(3)]
+    counts = [int(n) for worker in workers for n in worker.communicate()[0].split()]
+    assert sorted(counts) == list(range(1, 61))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CaseError, match="--workspace: got .*file: Not a directory"):
+        Workspace(tmp_path / "file").new_run("loans")
+
+
+def test_json_is_fingerprinted_and_leaves_no_parts(tmp_path: Path) -> None:
+    one = write_json(tmp_path / "a.json", {"x": 1})
+    assert one == write_json(tmp_path / "a.json", {"x": 1}) != write_json(tmp_path / "b.json", {"x": 2})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.json"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "c.json", {"x": float("nan")})
