@@ -1,0 +1,96 @@
+"""The page of a run: one self-contained HTML file, which a manager reads first and an engineer reads on.
+
+It needs no network and no script: styles are inside, charts are inline SVG, and a content security policy says so to the browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from makegood.contracts import Evaluation, Finding
+from makegood.report import evidence, money, verdict
+from makegood.report.markup import Markup, join, tag
+
+if TYPE_CHECKING:
+    from makegood.trust.fairness import Group
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """What a page is made of.
+
+    `case` is `Case.to_json()` and `case_text` the file as the user wrote it. `fairness` compares protected groups. `seconds` are
+    by stage, `hashes` by what was hashed. `notes` say what is simulated or injected: each stands at the top of the page.
+    """
+
+    case: Mapping[str, Any]
+    case_text: str
+    evaluation: Evaluation
+    run: str
+    findings: Sequence[Finding] = ()
+    split: Mapping[str, Any] = field(default_factory=dict)
+    fairness: Sequence[Group] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def render(report: ReportInput) -> str:
+    """Return the page as HTML."""
+    name = str(report.case.get("case", "case"))
+    sections = [s for s in _sections(report) if s]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name_="color-scheme", content="light dark"),
+        tag("title", f"{name}: {'deploy' if report.evaluation.verdict == 'deploy' else 'do not deploy'} · makegood"),
+        tag("style", Markup((files("makegood.report") / "templates" / "page.css").read_text("utf-8"))),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the verdict", href="#verdict", class_="skip"),
+        _contents(sections),
+        tag("main", _title(report, name), [tag("section", tag("h2", s.title), s.body, id=s.key) for s in sections]),
+        tag("footer", "Made by makegood, run ", tag("code", report.run), ". This page is whole in itself and needs no network."),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _title(report: ReportInput, name: str) -> Markup:
+    about = str(report.case.get("about", ""))
+    return join(
+        tag("header", tag("p", "makegood", class_="soft"), tag("h1", name), tag("p", about, class_="about") if about else None),
+        verdict.alerts(report.evaluation, report.findings, report.notes),
+        verdict.banner(report.evaluation),
+    )
+
+
+def _contents(sections: Sequence[money.Section]) -> Markup:
+    entries = [("verdict", "Verdict"), *((s.key, s.title) for s in sections)]
+    return tag("nav", tag("ol", [tag("li", tag("a", title, href=f"#{key}")) for key, title in entries]), aria_label="Contents")
+
+
+def _sections(report: ReportInput) -> list[money.Section | None]:
+    evaluation, case = report.evaluation, report.case
+    outcome = str(case.get("data", {}).get("outcome", "outcome"))
+    protected = case.get("data", {}).get("protected", ())
+    return [
+        money.worth(evaluation),
+        money.payoffs(evaluation, outcome),
+        money.curves(evaluation),
+        money.promises(evaluation),
+        evidence.actions(evaluation, case.get("decision", {}), outcome),
+        evidence.drivers(evaluation),
+        evidence.groups(evaluation, report.fairness, protected),
+        evidence.metrics(evaluation),
+        evidence.data(evaluation, report.findings, report.split),
+        evidence.making(evaluation, report.seconds, report.hashes, report.versions, report.case_text),
+    ]
