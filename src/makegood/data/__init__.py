@@ -1,0 +1,1 @@
+"""From a file or frame to features: sources, profile, outcome, leaks, splits, prepare (fit), transform (serve)."""

@@ -1,0 +1,119 @@
+"""Preparation is fitted: what `Transform` needs to know, counted by DuckDB on the train rows alone.
+
+A protected column is never a feature, unless `data.keep` names it: a decision that may not be reasoned by it should not rest on it.
+Neither are the outcome, the time (its values in the test lie beyond those in training) and the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from makegood.contracts import Finding
+from makegood.data import leaks, values
+from makegood.data.aggregates import QUANTILES, Summary, as_numbers, summarise
+from makegood.data.profile import UNUSED
+from makegood.data.transform import Column, Transform
+from makegood.errors import CaseError, DataError, Problem, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from makegood.case import Data
+    from makegood.contracts import Ints
+    from makegood.data.profile import Field, Profile
+
+FREQUENT = 32  # levels with a feature of their own
+MIN_LEVEL = 5  # rows that such a level needs
+MAX_LEVELS = 10_000  # levels that are remembered; rarer ones are as if unseen
+_MEDIAN = QUANTILES.index(0.5)
+_HUGE = 1e300
+_FAR = 1e30  # in units of the scale: beyond it float32 would end
+_YEAR_1, _YEAR_9999 = -719_162.0, 2_932_896.0  # days since 1970
+
+
+def unused(profile: Profile, found: tuple[Finding, ...], data: Data) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """Return the columns that make no features, and a finding for each that is left out by its role in the case."""
+    findings = [
+        Finding("protected", name, profile.n, f"Column {name!r} is protected: it makes no feature and is watched for fairness.", "excluded")
+        for name in data.protected
+        if name not in data.keep
+    ]
+    for name, role in ((data.time, "time"), (data.group, "group")):
+        if name is not None:
+            detail = f"Column {name!r} is the {role} of the rows; it splits them and makes no feature."
+            findings.append(Finding(role, name, profile.n, detail, "excluded"))
+    by_kind = [field.name for field in profile.fields if field.kind in UNUSED]
+    names = dict.fromkeys((data.outcome, *by_kind, *leaks.excluded((*found, *findings))))
+    return tuple(names), tuple(findings)
+
+
+def fit(
+    table: pa.Table, profile: Profile, excluded: Collection[str], *, rows: Ints | None = None, extra: Collection[str] = ()
+) -> Transform:
+    """Return the transform fitted on `rows` of a table (all, when None).
+
+    `excluded` columns make no features; those of them in `extra` (used by payoffs, limits, `today`) are read all the same.
+    Raises `DataError` when no column is left to learn from, `CaseError` when an extra one does not exist.
+    """
+    for name in extra:
+        if name not in profile.names:
+            raise CaseError(Problem("decision", name, "a column of the data", nearest(name, profile.names)))
+    fields = [f for f in profile.fields if f.name not in excluded or f.name in extra]
+    if all(f.name in excluded for f in fields):
+        expected = "at least one that is no id, text, constant, suspected leak or protected column"
+        raise DataError(Problem("data", "no column to learn from", expected, "see the findings; data.keep restores a column"))
+    train = table.select([f.name for f in fields])
+    train = train if rows is None else train.take(pa.array(rows))
+    summaries = summarise(train, texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
+    return Transform([_column(f, summaries[f.name], train, feature=f.name not in excluded) for f in fields])
+
+
+def _column(field: Field, summary: Summary, train: pa.Table, *, feature: bool) -> Column:
+    blank = Column(field.name, field.reads, field.style, feature, flag=feature and summary.n_missing > 0)
+    if not feature:
+        return blank
+    if field.reads == "category":
+        frequent = sum(n >= MIN_LEVEL for _, n in summary.levels[:FREQUENT])
+        return replace(blank, levels=tuple(level for level, _ in summary.levels), frequent=frequent)
+    if field.reads == "boolean":
+        top = values.truth(summary.levels[0][0]) if summary.levels else None
+        return replace(blank, fill=float(summary.quantiles[_MEDIAN] >= 0.5) if summary.quantiles else top or 0.0, high=1.0)
+    return _scaled(blank, summary.quantiles, as_numbers(train[field.name]))
+
+
+def _scaled(column: Column, quantiles: tuple[float, ...], numbers: pa.ChunkedArray) -> Column:
+    """Return the column with its centre (median), scale (interquartile range, or the next wider spread) and range.
+
+    The range is the seen one, widened by its own width on both sides: what lies farther is cut to it.
+    """
+    if not quantiles:
+        return column
+    q = np.clip(quantiles, -_HUGE, _HUGE)
+    spreads = [q[-1 - i] - q[i] for i in (3, 2, 1, 0)]
+    center, scale = float(q[_MEDIAN]), float(next((s for s in spreads if s > 1 / _HUGE), 1.0))
+    width = min(float(spreads[-1]), _HUGE)
+    ends = [_YEAR_1, _YEAR_9999] if column.reads == "date" else [-_FAR * scale, _FAR * scale]
+    low, high = max(float(q[0]) - width, ends[0]), min(float(q[-1]) + width, ends[1])
+    clock = column.reads == "date" and bool((np.asarray(numbers.drop_null().to_numpy()) % 1 != 0).any())
+    return replace(column, fill=center, center=center, scale=scale, low=low, high=high, clock=clock)
+
+
+def raw_columns(table: pa.Table) -> dict[str, NDArray[Any]]:
+    """Return a table as `Transform.read` takes it: numbers with NaN where missing, moments, and objects for the rest."""
+    return {name: _raw(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def _raw(column: pa.ChunkedArray) -> NDArray[Any]:
+    ends = pc.min_max(column).as_py() if pa.types.is_integer(column.type) and column.null_count else {}
+    exact = any(abs(end or 0) > 2**53 for end in ends.values())  # NumPy would make floats of whole numbers with nulls
+    if pa.types.is_string(column.type) or (pa.types.is_boolean(column.type) and column.null_count) or exact:
+        out = np.empty(len(column), dtype=object)
+        out[:] = column.to_pylist()
+        return out
+    return np.asarray(column.to_numpy())

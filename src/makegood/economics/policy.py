@@ -1,0 +1,309 @@
+"""Predictive + payoffs + limits → action, with its promise (MATHEMATICS §1).
+
+Expected and realised payoffs are the same sum over scenarios of weight × payoff. Sums run elementwise in a fixed order: a row alone
+gets the same bits as among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from makegood.contracts import Choices, Columns, Floats, Ints, Predictive
+from makegood.economics.allocation import allocate, shadow_prices
+from makegood.economics.calibrate import PromiseMap
+from makegood.economics.expression import kinds_of
+from makegood.economics.limits import TOLERANCE, Constraint, Limit, no_room, on_rows, priced
+from makegood.economics.payoff import Clause, Payoffs, Terms
+from makegood.economics.scenarios import Scenario, happened, options, possible
+from makegood.errors import CaseError, Problem, nearest
+
+__all__ = ["Cell", "Limit", "Policy", "baseline_payoffs", "baseline_weights", "cells", "expected", "options", "realised"]
+
+_BLOCK = 2**16  # payoffs evaluated at once, so that memory stays bounded on any grid of quantities
+
+
+# ----------------------------------------------------------------------------------------------------------------- payoffs
+
+
+def expected(payoffs: Payoffs, predictive: Predictive, columns: Columns) -> Floats:
+    """Return the expected payoff of each option under a predictive: (n, n_options), summed over a horizon.
+
+    Raises `CaseError` where payoffs and predictive do not fit, and `DataError` where a payoff has no value.
+
+    >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
+    >>> from makegood.contracts import Probabilities
+    >>> p = Probabilities(("no", "yes"), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    >>> expected(Payoffs.of(loan, "EUR", ("no", "yes")), p, {}).tolist()
+    [[4.0, 0.0], [-2.0, 0.0]]
+    """
+    return _summed(payoffs, predictive, columns, lambda action: possible(predictive, action))
+
+
+def realised(payoffs: Payoffs, predictive: Predictive, outcome: NDArray[Any], columns: Columns) -> Floats:
+    """Return what each option would have paid, given what came true: (n, n_options), summed over a horizon.
+
+    `outcome` is, by kind of predictive: class codes (n,); numbers (n,) or (n, horizon); potential outcomes (n, n_actions); for a
+    ranking the wanted items of each row; for text the right answers. A code that is no class gives 0.
+
+    >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
+    >>> from makegood.contracts import Probabilities
+    >>> p = Probabilities(("no", "yes"), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    >>> realised(Payoffs.of(loan, "EUR", ("no", "yes")), p, np.array([0, 1]), {}).tolist()
+    [[10.0, 0.0], [-50.0, 0.0]]
+    """
+    return _summed(payoffs, predictive, columns, lambda action: happened(predictive, outcome, action))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one declared payoff adds to the expected and to the realised payoff of each option: (n, n_options) each."""
+
+    action: str
+    outcome: str  # "" when one expression holds for every outcome
+    expression: str
+    expected_part: Floats
+    realised_part: Floats
+
+
+def cells(payoffs: Payoffs, predictive: Predictive, outcome: NDArray[Any], columns: Columns) -> Iterator[Cell]:
+    """Yield the contribution of each declared payoff; over all cells they add up to `expected` and `realised`."""
+    for _, clause in payoffs.clauses():
+        alone = _summed(payoffs, predictive, columns, lambda action: possible(predictive, action), clause)
+        came = _summed(payoffs, predictive, columns, lambda action: happened(predictive, outcome, action), clause)
+        yield Cell(clause.action, clause.outcome, clause.expression.text, alone, came)
+
+
+def _summed(
+    payoffs: Payoffs, predictive: Predictive, columns: Columns, scenarios: Callable[[str], Iterable[Scenario]], only: Clause | None = None
+) -> Floats:
+    """Return the sum over scenarios of weight × payoff, (n, n_options): of one clause, or of all."""
+    payoffs.check(kinds_of(columns))
+    choosable, n = options(predictive, payoffs), len(predictive)
+    out = np.zeros((n, len(choosable)))
+    for terms, clause in payoffs.clauses():
+        if only is None or clause is only:
+            place = [i for i, option in enumerate(choosable) if option.action == terms.name]
+            out[:, place[0] : place[-1] + 1] += _part(terms, clause, payoffs.classes, columns, scenarios, (len(place), n)).T
+    return out
+
+
+def _part(
+    terms: Terms,
+    clause: Clause,
+    classes: tuple[str, ...],
+    columns: Columns,
+    scenarios: Callable[[str], Iterable[Scenario]],
+    shape: tuple[int, int],
+) -> Floats:
+    """Return what one clause adds to the payoff of its action's options: (n_options, n)."""
+    total = np.zeros(shape)
+    used = {name: columns[name] for name in clause.expression.names}
+    for scenario in scenarios(terms.name):
+        outcome = scenario.outcome
+        _check_fit(scenario, clause, classes)
+        if isinstance(outcome, str) and clause.outcome not in ("", outcome):
+            continue
+        m = 1 if isinstance(outcome, str) else len(outcome)
+        block = max(1, _BLOCK // (len(terms.options) * m))
+        for start in range(0, shape[1], block):
+            rows = slice(start, start + block)
+            here = outcome if isinstance(outcome, str) else outcome[:, rows]
+            value = clause.expression.compute(
+                {name: values[rows] for name, values in used.items()},
+                {"action": terms.name, "quantity": terms.steps, "outcome": here},
+            )
+            term = (scenario.weight if scenario.weight.shape[-1] == 1 else scenario.weight[..., rows]) * value
+            for j in range(m):
+                total[:, rows] += term[:, j]
+    if not np.isfinite(total).all():
+        for scenario in scenarios(terms.name):
+            for outcome in (scenario.outcome,) if isinstance(scenario.outcome, str) else scenario.outcome[:, None]:
+                terms.evaluate(clause, columns, shape[1], outcome)  # raises, with the row and the cause
+        raise AssertionError("a predictive holds values that are no numbers")
+    return total
+
+
+def _check_fit(scenario: Scenario, clause: Clause, classes: tuple[str, ...]) -> None:
+    """Raise `CaseError` where a payoff was not declared for this kind of outcome."""
+    where, text = clause.expression.where, clause.expression.text
+    if isinstance(scenario.outcome, str) and scenario.outcome not in classes:
+        got = ", ".join(classes) or "one expression of a number"
+        raise CaseError(Problem(where, got, f"a payoff for the outcome {scenario.outcome!r}", "declare the payoff by outcome"))
+    if not isinstance(scenario.outcome, str) and classes:
+        raise CaseError(Problem(where, ", ".join(classes), "a payoff of a number outcome", "write one expression that uses outcome"))
+    if scenario.is_mean and not clause.expression.affine:
+        mend = "effects are means: a payoff of them is a + b * outcome"
+        raise CaseError(Problem(where, text, "a payoff that is affine in outcome", mend))
+
+
+# ------------------------------------------------------------------------------------------------------------------ policy
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Payoffs, limits and their shadow prices, and the map from expected payoffs to promises.
+
+    >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
+    >>> policy = Policy(Payoffs.of(loan, "EUR", ("no", "yes")))
+    >>> choices = policy.decide(np.array([[4.0, 0.0], [-2.0, 0.0]]), {})
+    >>> choices.option.tolist(), choices.promise.tolist()
+    ([0, 1], [4.0, 0.0])
+    """
+
+    payoffs: Payoffs
+    limits: tuple[Limit, ...] = ()
+    prices: tuple[float, ...] = ()
+    promise: PromiseMap = field(default_factory=PromiseMap)
+
+    @classmethod
+    def fit(cls, payoffs: Payoffs, limits: Mapping[str, Mapping[str, Any]], expected: Floats, columns: Columns) -> Policy:
+        """Return the policy with the shadow prices of validation rows: `expected` (n, n_options) and their columns.
+
+        `limits` are the case's, as plain data. Raises `CaseError` where they are wrong or leave rows without any action.
+        """
+        declared = Limit.declared(limits, payoffs)
+        prices = shadow_prices(expected, on_rows(declared, payoffs, columns, expected))
+        return cls(payoffs, declared, tuple(prices.tolist()))
+
+    def promising(self, promise: PromiseMap) -> Policy:
+        """Return the policy with another map to promises; its actions stay the same."""
+        return replace(self, promise=promise)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that payoffs and costs are made of."""
+        return self.payoffs.names.union(*(limit.cost.names for limit in self.limits if limit.cost is not None))
+
+    def check(self, kinds: Mapping[str, str]) -> None:
+        """Raise `CaseError` where a payoff or a cost does not fit the columns' kinds."""
+        self.payoffs.check(kinds)
+        for limit in self.limits:
+            limit.check(kinds, self.payoffs)
+
+    def net(self, expected: Floats, columns: Columns) -> Floats:
+        """Return the expected payoffs (n, n_options) less what each option uses of the limits, at their shadow prices."""
+        return priced(expected, on_rows(self.limits, self.payoffs, columns, expected), self.prices)
+
+    def decide(self, expected: Floats, columns: Columns) -> Choices:
+        """Return the best option of each row at the shadow prices; the first declared where several tie.
+
+        A row's choice depends on that row alone, so that limits hold in expectation.
+        """
+        return self._choices(self.net(expected, columns).argmax(axis=1), expected)
+
+    def decide_all(self, expected: Floats, columns: Columns) -> Choices:
+        """Return the choices of highest expected value that keep to every limit exactly on these rows.
+
+        Raises `CaseError` where none do.
+        """
+        found = allocate(expected, on_rows(self.limits, self.payoffs, columns, expected))
+        return self._choices(found.option, expected)
+
+    def _choices(self, option: Ints, expected: Floats) -> Choices:
+        chosen = expected[np.arange(len(expected)), option]
+        return Choices(option, expected, self.promise.apply(chosen), np.ones(len(expected)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data from which `from_json` makes the same policy."""
+        return {
+            "payoffs": self.payoffs.to_json(),
+            "limits": [limit.to_json() for limit in self.limits],
+            "prices": list(self.prices),
+            "promise": self.promise.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Policy:
+        """Return the policy of `to_json`."""
+        limits = tuple(Limit.from_json(limit) for limit in raw["limits"])
+        return cls(Payoffs.from_json(raw["payoffs"]), limits, tuple(map(float, raw["prices"])), PromiseMap.from_json(raw["promise"]))
+
+
+# --------------------------------------------------------------------------------------------------------------- baselines
+
+
+def baseline_weights(policy: Policy, n: int, columns: Columns, reference: Floats, today: str | Ints | None = None) -> dict[str, Floats]:
+    """Return how often each baseline takes each option on n rows: name → (n, n_options), "today" first, then the constant actions.
+
+    A baseline that exceeds a limit is randomised down to it: it does its action as often as allowed, with the same chance on every
+    row, and otherwise the option that is best by `reference` (then the next best, as limits have room). `reference` (n_options,) is
+    each option's mean payoff on *other* rows, so that no baseline has seen the outcomes that it is judged by. Of an action with a
+    quantity the constants are its best quantity by `reference`, the least and the greatest; of a ranking it is an item of the list,
+    drawn at random. `today` is an option's name, or the option (n,) of each row. Raises `CaseError` where it is no option.
+    """
+    payoffs = policy.payoffs
+    wishes: dict[str, Ints] = {}
+    if today is not None:
+        wishes["today"] = np.full(n, _option_named(today, payoffs)) if isinstance(today, str) else np.asarray(today)
+    if len(reference) != len(payoffs.options):
+        certain = {name: (wish[:, None] == np.arange(len(reference))).astype(np.float64) for name, wish in wishes.items()}
+        return certain | {f"always {payoffs.actions[0].name}": np.full((n, len(reference)), 1 / len(reference))}
+    for terms in payoffs.actions:
+        place = payoffs.slices[terms.name]
+        if terms.quantity is not None:
+            wishes[f"always the best {terms.name}"] = np.full(n, place.start + int(np.argmax(reference[place])))
+        wishes |= {f"always {payoffs.options[o].name}": np.full(n, o) for o in (place.start, place.stop - 1)}
+    constraints = on_rows(policy.limits, payoffs, columns, np.broadcast_to(reference, (n, len(reference))))
+    return {name: _mixture(wish, constraints, reference) for name, wish in wishes.items()}
+
+
+def baseline_payoffs(
+    policy: Policy, realised: Floats, columns: Columns, reference: Floats, today: str | Ints | None = None
+) -> dict[str, Floats]:
+    """Return what each baseline paid on each row, in expectation over its draw: name → (n,), of `realised` (n, n_options).
+
+    >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
+    >>> policy = Policy(Payoffs.of(loan, "EUR", ("no", "yes")), (Limit("approve", "share", 0.5),), (0.0,))
+    >>> values = np.array([[10.0, 0.0], [-50.0, 0.0]])
+    >>> {name: v.tolist() for name, v in baseline_payoffs(policy, values, {}, np.array([4.0, 0.0]), "approve").items()}
+    {'today': [5.0, -25.0], 'always approve': [5.0, -25.0], 'always decline': [0.0, 0.0]}
+    """
+    weights = baseline_weights(policy, len(realised), columns, reference, today)
+    return {name: np.asarray((w * realised).sum(axis=1)) for name, w in weights.items()}
+
+
+def _option_named(name: str, payoffs: Payoffs) -> int:
+    names = [option.name for option in payoffs.options]
+    if name not in names:
+        mend = nearest(name, names) or "name an action, or the column that holds what was done"
+        raise CaseError(Problem("decision.today", name, f"one of {', '.join(names[:12])}", mend))
+    return names.index(name)
+
+
+def _mixture(wish: Ints, constraints: list[Constraint], reference: Floats) -> Floats:
+    """Return how likely each option is on each row (n, n_options), when `wish` is done as often as the limits allow."""
+    n, n_options = len(wish), len(reference)
+    use = np.zeros((len(constraints), n, n_options))
+    for k, c in enumerate(constraints):
+        use[k, :, c.options] = c.use
+    left = np.array([c.capacity for c in constraints])
+    weights, rest = np.zeros((n, n_options)), np.ones(n)
+
+    def give(option: Ints, share: Floats) -> None:
+        """Give a share of what is left of each row to an option of it."""
+        nonlocal left, rest
+        mass = share * rest
+        weights[np.arange(n), option] += mass
+        left = np.maximum(0.0, left - (use[:, np.arange(n), option] * mass).sum(axis=1))
+        rest = rest - mass
+
+    def allowed(option: Ints) -> Floats:
+        """Return the share (n,) of the rest that the limits leave room for, where an option uses them."""
+        taken = use[:, np.arange(n), option]
+        total = (taken * rest).sum(axis=1)
+        room = np.divide(left, total, out=np.ones_like(left), where=total > left)
+        share: Floats = np.where(taken > 0, room[:, None], 1.0).min(axis=0, initial=1.0)
+        return share
+
+    give(wish, allowed(wish))
+    for o in np.argsort(-reference, kind="stable"):
+        if rest.any():
+            give(np.full(n, o), allowed(np.full(n, o)))
+    if rest.max(initial=0.0) > TOLERANCE:
+        no_room(f"no randomised baseline for {n} rows that keeps to every limit")
+    return weights

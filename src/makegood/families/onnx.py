@@ -1,0 +1,157 @@
+"""One ONNX graph out of several fitted models: "features" float32 (n, n_features) → "raw" float64 (n, k).
+
+Every row must get the same bits alone and inside a batch. ONNX Runtime does not promise that, so the graph uses only what keeps
+it: tree ensembles (row by row on one thread), elementwise arithmetic (correctly rounded wherever a row stands), sums that are exact
+in any order (`Affine`) and float32 softmax (row by row). Matrix products, reductions of rounded terms and float64 `Exp`, `Sigmoid`
+or `Softmax` differ between a vector's body and its tail, and are left out. A converted foreign graph promises nothing, so a
+scorer that contains one is run a row at a time (`Scorer.rows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import compose, helper, numpy_helper
+
+from makegood.contracts import Floats, Ints
+from makegood.families.regression import Affine
+from makegood.families.trees import Tree, ensemble_attributes
+from makegood.scorer import INPUT, OUTPUT, Scorer
+
+OPSETS = {"": 15, "ai.onnx.ml": 3}
+_IR = 8
+_HUGE = np.array([3e38, -3e38], np.float32)
+
+
+@dataclass
+class Graph:
+    """A graph in the making: every method adds nodes and returns the name of their output."""
+
+    features: str = INPUT
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    def op(self, kind: str, *inputs: str | NDArray[Any], domain: str = "", **attributes: Any) -> str:
+        """Add one node; an array among the inputs becomes a constant."""
+        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
+        output = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, names, [output], domain=domain, **attributes))
+        return output
+
+    def _constant(self, value: NDArray[Any]) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def double(self, name: str) -> str:
+        """Cast to float64."""
+        return self.op("Cast", name, to=onnx.TensorProto.DOUBLE)
+
+    def affine(self, line: Affine) -> str:
+        """Return z (n, k) float64 of an `Affine`, with its own bits."""
+        clipped = self.op("Min", self.op("Max", self.double(self.features), line.low), line.high)
+        centred = self.op("Unsqueeze", self.op("Sub", clipped, line.centre), np.array([1]))
+        scale = np.ldexp(1.0, line.bits)
+        products = self.op("Round", self.op("Mul", centred, line.weights.T * scale))
+        total = self.op("ReduceSum", products, np.array([2]), keepdims=0)
+        return self.op("Add", self.op("Mul", total, np.array(1.0 / scale)), line.intercept)
+
+    def trees(self, trees: Sequence[Tree], targets: Sequence[int], n_targets: int) -> str:
+        """Return the sums of leaf values (n, n_targets) float32; tree i adds to column `targets[i]`."""
+        attributes = ensemble_attributes(trees, targets, n_targets)
+        return self.op("TreeEnsembleRegressor", self.features, domain="ai.onnx.ml", **attributes)
+
+    def softmax(self, z: str) -> str:
+        """Return the softmax of float32 z (n, k), as float64; it is taken in float32, row by row."""
+        return self.double(self.op("Softmax", z, axis=-1))
+
+    def single(self, name: str) -> str:
+        """Cast to float32."""
+        return self.op("Cast", name, to=onnx.TensorProto.FLOAT)
+
+    def sort(self, name: str, k: int) -> str:
+        """Return (n, k) with every row in ascending order."""
+        output = self.op("TopK", name, np.array([k]), axis=-1, largest=0, sorted=1)
+        self.nodes[-1].output.append(f"{output}_order")
+        return output
+
+    def include(self, model: bytes, features: str) -> str:
+        """Add a whole converted model, fed with `features`, and return the name of its last output."""
+        graph = compose.add_prefix(onnx.load_from_string(model), f"m{len(self.nodes)}_").graph
+        self.nodes.append(helper.make_node("Identity", [features], [graph.input[0].name]))
+        self.nodes.extend(graph.node)
+        self.constants.extend(graph.initializer)
+        return str(graph.output[-1].name)
+
+    def scorer(self, n_features: int, k: int, *, rows: int) -> Scorer:
+        """Return the finished graph, whose last node gives `OUTPUT` (n, k); `rows` as in `Scorer`."""
+        made = helper.make_graph(
+            self.nodes,
+            "scorer",
+            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [None, n_features])],
+            [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.DOUBLE, [None, k])],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        model = helper.make_model(made, opset_imports=opsets, ir_version=_IR, producer_name="makegood")
+        onnx.checker.check_model(model)
+        return Scorer(model.SerializeToString(deterministic=True), rows)
+
+
+@runtime_checkable
+class Scorable(Protocol):
+    """A fitted model that can write itself into a graph."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch may be scored at once, without changing a bit and in bounded memory."""
+        ...
+
+    def write(self, graph: Graph) -> str:
+        """Add the model's nodes and return the name of its prediction (n, k), float64."""
+        ...
+
+
+def thresholds(model: bytes) -> tuple[Ints, Floats]:
+    """Return the feature positions and the float32 thresholds of every tree in a serialised graph, without repetition."""
+    found = set()
+    for node in onnx.load_from_string(model).graph.node:
+        if node.op_type.startswith("TreeEnsemble"):
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            tree = zip(attributes["nodes_featureids"], attributes["nodes_values"], attributes["nodes_modes"], strict=True)
+            found |= {(feature, value) for feature, value, mode in tree if mode != b"LEAF"}
+    ordered = sorted(found)
+    return np.array([f for f, _ in ordered], np.int64), np.array([t for _, t in ordered], np.float32)
+
+
+def merge(members: Sequence[tuple[Scorable, float]], n_features: int, k: int) -> Scorer:
+    """Return one graph whose output is the weighted average (n, k) of the members' predictions; weights sum to one."""
+    graph = Graph()
+    parts = [graph.op("Mul", model.write(graph), np.array(weight)) for model, weight in members]
+    graph.nodes.append(helper.make_node("Sum", parts, [OUTPUT]))
+    return graph.scorer(n_features, k, rows=min(model.rows for model, _ in members))
+
+
+def edge_rows(scorer: Scorer, features: Floats, seed: int, limit: int = 3000) -> tuple[Floats, Ints]:
+    """Return rows (m, n_features) at the edges of what a scorer distinguishes, and the row of `features` each was made from.
+
+    On a tree's threshold, one float32 below and one above it; then with the largest magnitudes, ±3e38, in one feature and in all.
+    """
+    rng = np.random.default_rng(seed)
+    n, p = features.shape
+    where, value = thresholds(scorer.model)
+    kept = np.sort(rng.permutation(len(where))[: limit // 3])
+    inf = np.float32(np.inf)
+    with np.errstate(over="ignore"):  # beyond the greatest finite float32 lies infinity, which no feature is
+        values = np.concatenate([value[kept], np.nextafter(value[kept], inf), np.nextafter(value[kept], -inf), np.repeat(_HUGE, p)])
+    columns = np.concatenate([np.tile(where[kept], 3), np.tile(np.arange(p), len(_HUGE))])
+    base = rng.integers(0, n, len(values) + len(_HUGE))
+    rows = features[base].astype(np.float32)
+    rows[np.arange(len(values)), columns] = np.clip(values, np.finfo(np.float32).min, np.finfo(np.float32).max)
+    rows[len(values) :] = _HUGE[:, None]
+    return rows, base

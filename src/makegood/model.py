@@ -1,0 +1,538 @@
+"""A bundle at work: raw rows → transform → scorer → calibration → policy → decisions.
+
+One path serves a row, a list of rows, a frame and a file, and every step of it works row by row: a row gets the same bits alone
+and inside any batch. A `Model` is put together from its parts after training, packed into a bundle, and loaded from one; loading
+verifies every byte and replays the golden rows first. This module needs NumPy, ONNX Runtime and msgspec, nothing heavier.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from makegood import __version__, bundle
+from makegood.contracts import Choices, Columns, Decision, Floats, Probabilities, Quantiles, Reason, Task, rows_of
+from makegood.data.transform import Note, Transform
+from makegood.data.values import text_of
+from makegood.economics.calibrate import Calibrator
+from makegood.economics.conformal import Conformal
+from makegood.economics.policy import Policy, expected
+from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
+from makegood.golden import Golden, compare, json_cell, pick
+from makegood.ids import uuid7
+from makegood.scorer import INPUT, OUTPUT, Scorer
+from makegood.trust import explain as shapley
+
+__all__ = ["Decided", "INPUT", "Model", "OUTPUT", "Scorer", "load", "pack", "verify"]
+
+Raw = Mapping[str, Sequence[Any] | NDArray[Any]]
+"""Columns of values as they came, from Arrow (`prepare.raw_columns`) or out of JSON, all of one length."""
+
+Predicted = Probabilities | Quantiles
+"""The two kinds of prediction that a bundle of this version makes."""
+
+
+# -------------------------------------------------------------------------------------------------------------- decisions
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What was decided on n rows, column by column; `decided[i]` is row i's `Decision`.
+
+    `action` (n,) names; `quantity` (n,), NaN where the action has none; `choices` the options with expected payoff, promise and
+    propensity; `predictive` as reported; `reasons` one tuple a row; `notes` on values that could not be used as they were;
+    `ignored` columns that the model does not know.
+    """
+
+    ids: tuple[str, ...]
+    action: NDArray[Any]
+    quantity: Floats
+    choices: Choices
+    predictive: Predicted
+    reasons: tuple[tuple[Reason, ...], ...]
+    notes: tuple[Note, ...]
+    ignored: tuple[str, ...]
+    unit: str
+    model: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> Decision:
+        quantity = float(self.quantity[i])
+        return Decision(
+            id=self.ids[i],
+            action=self.action[i],
+            quantity=None if np.isnan(quantity) else quantity,
+            promise=float(self.choices.promise[i]),
+            unit=self.unit,
+            propensity=float(self.choices.propensity[i]),
+            predictive=_reported(self.predictive, i),
+            reasons=self.reasons[i],
+            model=self.model,
+        )
+
+    def __iter__(self) -> Iterator[Decision]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def promise(self) -> Floats:
+        """What each decision is expected to pay (n,), calibrated, in `unit`."""
+        return self.choices.promise
+
+    @property
+    def expected(self) -> Floats:
+        """What each option is expected to pay (n, n_options), in `unit`."""
+        return self.choices.expected
+
+
+def _values(predictive: Predicted) -> Floats:
+    return predictive.p if isinstance(predictive, Probabilities) else predictive.q
+
+
+def _reported(predictive: Predicted, i: int) -> dict[str, Any]:
+    names = predictive.classes if isinstance(predictive, Probabilities) else [f"{level:g}" for level in predictive.levels]
+    return dict(zip(names, _values(predictive)[i].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Assessed:
+    """What a batch is found to be before anything is decided; `predictive` is what payoffs are integrated over."""
+
+    columns: Columns
+    notes: tuple[Note, ...]
+    features: Floats
+    raw: Floats
+    predictive: Predicted
+    expected: Floats
+
+
+@dataclass(frozen=True)
+class _Part:
+    choices: Choices
+    predictive: Predicted
+    reasons: list[tuple[Reason, ...]]
+    notes: list[Note]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What decides: the case as plain data, and every part that a decision passes through.
+
+    `conformal` moves the quantiles that are reported, and no decision (MATHEMATICS §13). `background` holds the raw rows that
+    reasons compare with. `verdict` is "deploy", "refuse", or "" before an evaluation. `id` is the case's name and the start of the
+    bundle's hash; empty until the model is packed. `block` bounds the memory: at most so many rows are worked on at once.
+    """
+
+    case: Mapping[str, Any]
+    task: Task
+    transform: Transform
+    scorer: Scorer
+    policy: Policy
+    background: Raw
+    calibrator: Calibrator | None = None
+    conformal: Conformal | None = None
+    verdict: str = ""
+    id: str = ""
+    block: int = 1 << 16
+
+    @overload
+    def decide(self, rows: Mapping[str, Any], *, reasons: int | None = None) -> Decision: ...
+
+    @overload
+    def decide(self, rows: Sequence[Mapping[str, Any]], *, reasons: int | None = None) -> list[Decision]: ...
+
+    @overload
+    def decide(self, rows: Any, *, reasons: int | None = None) -> Any: ...
+
+    def decide(self, rows: Any, *, reasons: int | None = None) -> Decision | list[Decision] | Decided:
+        """Return the decision on one row (a mapping), on each of a list of rows, or, column by column, on a frame.
+
+        Frames are polars, pandas or Arrow tables. `reasons` says how many reasons each decision comes with (default: the case's
+        `serve.reasons`). Columns that the model does not know are ignored, with a note. Raises `DataError` when a column that
+        payoffs or limits are made of is missing, or where a row's payoff is no number.
+        """
+        if isinstance(rows, Mapping):
+            return self._decide_rows([rows], reasons)[0]
+        if isinstance(rows, list | tuple):
+            return self._decide_rows(rows, reasons)
+        return self.decide_columns(_frame(rows, self._inputs), reasons=reasons)
+
+    def decide_columns(self, raw: Raw, *, exact_limits: bool = False, reasons: int | None = None) -> Decided:
+        """Return the decisions on raw columns.
+
+        Without `exact_limits` each row is decided by itself at the limits' prices, as the service does; with it every limit holds
+        exactly on these rows, and what one row gets depends on the others. Raises `DataError` as `decide` does.
+        """
+        n = self._length(raw)
+        k = int(self.case.get("serve", {}).get("reasons", 0)) if reasons is None else reasons
+        decide, step = (self.policy.decide_all, n) if exact_limits else (self.policy.decide, self.block)
+        parts = [self._decide_part(raw, slice(at, min(at + step, n)), decide, k) for at in range(0, max(n, 1), max(step, 1))]
+        choices = _joined([part.choices for part in parts])
+        names, quantities = self._options
+        return Decided(
+            ids=uuid7(n),
+            action=names[choices.option],
+            quantity=quantities[choices.option],
+            choices=choices,
+            predictive=_together([part.predictive for part in parts]),
+            reasons=tuple(row for part in parts for row in part.reasons),
+            notes=_merged([note for part in parts for note in part.notes]),
+            ignored=tuple(name for name in raw if name not in self._inputs),
+            unit=self.policy.payoffs.unit,
+            model=self.id,
+        )
+
+    def _decide_rows(self, rows: Sequence[Mapping[str, Any]], reasons: int | None) -> list[Decision]:
+        for i, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise DataError(Problem(f"row {i}", type(row).__name__, "a mapping from column to value", "give names with the values"))
+        if not rows:
+            return []
+        given = rows[0] if len(rows) == 1 else dict.fromkeys(name for row in rows for name in row)
+        names = given or self.transform.inputs[:1] or ("",)  # rows without a single value are rows all the same
+        decided = self.decide_columns({name: [row.get(name) for row in rows] for name in names}, reasons=reasons)
+        noted = {i for note in decided.notes for i in note.rows}
+        return [
+            replace(decision, notes=self._notes(row)) if i in noted or row.keys() != self._inputs else decision
+            for i, (decision, row) in enumerate(zip(decided, rows, strict=True))
+        ]
+
+    def _notes(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the notes on one row as if it stood alone, so that they do not depend on its batch."""
+        _, notes = self.transform.read({name: [value] for name, value in row.items()})
+        ignored = (f"{name}: not a column of this model; ignored" for name in row if name not in self._inputs)
+        return (*map(str, notes), *ignored)
+
+    def _decide_part(self, raw: Raw, part: slice, decide: Callable[[Floats, Columns], Choices], k: int) -> _Part:
+        rows = {name: values[part] for name, values in raw.items()}
+        try:
+            found = self._assess(rows)
+            choices = decide(found.expected, self._priced(found.columns))
+        except DataError as error:
+            if part.start == 0:
+                raise
+            block = f"rows {part.start + 1} to {part.stop}, counted from 1: "
+            raise DataError(*(replace(problem, where=block + problem.where) for problem in error.problems)) from None
+        predictive = found.predictive
+        if self.conformal is not None and isinstance(predictive, Quantiles):
+            predictive = replace(predictive, q=self.conformal.apply(predictive.q))
+        reasons: list[tuple[Reason, ...]] = [()] * len(choices)
+        if k > 0:
+            columns = dict(found.columns)
+            for i, option in enumerate(choices.option.tolist()):
+                top = self._explain(columns, i, option).top(k)
+                reasons[i] = tuple(Reason(name, _shown(rows[name][i]) if name in rows else _shown(None), money) for name, money in top)
+        notes = [replace(note, rows=tuple(row + part.start for row in note.rows)) for note in found.notes]
+        return _Part(choices, predictive, reasons, notes)
+
+    # --------------------------------------------------------------------------------------------------------- assessment
+
+    def assess(self, columns: Columns) -> tuple[Predicted, Floats]:
+        """Return the calibrated predictive of read columns, and the expected payoff of each option (n, n_options)."""
+        found = self._assessed(columns)
+        return found.predictive, found.expected
+
+    def _assess(self, raw: Raw) -> _Assessed:
+        columns, notes = self.transform.read(raw)
+        return self._assessed(columns, notes)
+
+    def _assessed(self, columns: Columns, notes: tuple[Note, ...] = ()) -> _Assessed:
+        features = self.transform.apply(columns)
+        raw = self.scorer(features)
+        if self.task.kind == "classes":
+            predictive: Predicted = Probabilities(self.task.classes, raw if self.calibrator is None else self.calibrator.apply(raw))
+        else:
+            predictive = Quantiles(self.task.levels, raw)
+        return _Assessed(columns, notes, features, raw, predictive, expected(self.policy.payoffs, predictive, self._priced(columns)))
+
+    def _priced(self, columns: Columns) -> Columns:
+        """Return the columns that payoffs and limits are made of: the others need not be put together."""
+        return {name: columns[name] for name in self._required}
+
+    # ------------------------------------------------------------------------------------------------------------ reasons
+
+    def explain(self, raw: Raw, row: int = 0, *, evaluations: int = shapley.EVALUATIONS) -> shapley.Explanation:
+        """Return what each column did to the margin of the action chosen for one row of `raw`, in money (MATHEMATICS §12)."""
+        self._length(raw)
+        found = self._assess({name: values[row : row + 1] for name, values in raw.items()})
+        option = self.policy.decide(found.expected, self._priced(found.columns)).option
+        return self._explain(dict(found.columns), 0, int(option[0]), evaluations)
+
+    def drivers(self, raw: Raw, *, evaluations: int = 512) -> tuple[tuple[str, float], ...]:
+        """Return each column with the mean size of its reasons over the rows, in money, largest first.
+
+        `evaluations` bounds the work for each row; some 200 rows show which columns matter.
+        """
+        self._length(raw)
+        found = self._assess(raw)
+        options = self.policy.decide(found.expected, self._priced(found.columns)).option.tolist()
+        columns = dict(found.columns)
+        # A seed for each row: with the same few background rows throughout, their peculiarities would not average out.
+        return shapley.drivers(self._explain(columns, i, option, evaluations, seed=i) for i, option in enumerate(options))
+
+    def _explain(self, columns: Columns, i: int, option: int, evaluations: int = shapley.EVALUATIONS, seed: int = 0) -> shapley.Explanation:
+        row = {name: values[i : i + 1] for name, values in columns.items()}
+        protected = self.case.get("data", {}).get("protected", ())
+        return shapley.reasons(self._margin(option), row, self._background, protected=protected, evaluations=evaluations, seed=seed)
+
+    def _margin(self, option: int) -> shapley.Margin:
+        """Return the margin, at the limits' prices, of an option over the best of other actions (of the others, if of one action)."""
+        options = self.policy.payoffs.options
+        others = [o for o, other in enumerate(options) if other.action != options[option].action]
+        rivals = others or [o for o in range(len(options)) if o != option]
+
+        def margin(columns: Columns) -> Floats:
+            net = self.policy.net(self.assess(columns)[1], self._priced(columns))
+            return np.asarray(net[:, option] - net[:, rivals].max(axis=1, initial=-np.inf if rivals else 0.0))
+
+        return margin
+
+    # --------------------------------------------------------------------------------------------------------- what is asked
+
+    @cached_property
+    def _background(self) -> Columns:
+        """The background rows as read, without those on which a payoff has no value."""
+        n = self._length(self.background)
+        columns = dict(self.transform.read(self.background)[0])
+        kept = [i for i in range(n) if self._pays({name: values[i : i + 1] for name, values in columns.items()})]
+        return {name: values[kept] for name, values in columns.items()}
+
+    def _pays(self, columns: Columns) -> bool:
+        try:
+            self.policy.net(self.assess(columns)[1], self._priced(columns))
+        except DataError:
+            return False
+        return True
+
+    @cached_property
+    def _inputs(self) -> frozenset[str]:
+        return frozenset(self.transform.inputs)
+
+    @cached_property
+    def _required(self) -> tuple[str, ...]:
+        return tuple(sorted(self.policy.names))
+
+    @cached_property
+    def _options(self) -> tuple[NDArray[Any], Floats]:
+        """Action names and quantities by option, as arrays to take from."""
+        options = self.policy.payoffs.options
+        quantities = np.array([np.nan if o.quantity is None else o.quantity for o in options])
+        return np.array([o.action for o in options], dtype=object), quantities
+
+    def _length(self, raw: Raw) -> int:
+        """Return the number of rows; raises `DataError` where a needed column is missing, or lengths differ."""
+        if missing := [name for name in self._required if name not in raw]:
+            need, strangers = "every column that payoffs and limits are made of", raw.keys() - self._inputs
+            raise DataError(*(Problem("rows", f"no column {name}", need, nearest(name, strangers) or "add it") for name in missing))
+        lengths = {len(values) for values in raw.values()}
+        if len(lengths) > 1:
+            raise DataError(
+                Problem("rows", f"columns of {min(lengths)} to {max(lengths)} values", "columns of one length", "complete them")
+            )
+        return lengths.pop() if lengths else 0
+
+
+def _shown(cell: Any) -> str:
+    """Return a value for a reader."""
+    cell = cell.item() if isinstance(cell, np.generic) else cell
+    text = None if cell is None or cell != cell else text_of(cell)
+    return "missing" if text is None else text
+
+
+def _joined(parts: list[Choices]) -> Choices:
+    if len(parts) == 1:
+        return parts[0]
+    return Choices(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("option", "expected", "promise", "propensity")))
+
+
+def _together(parts: list[Predicted]) -> Predicted:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    values = np.concatenate([_values(part) for part in parts])
+    return Probabilities(first.classes, values) if isinstance(first, Probabilities) else Quantiles(first.levels, values)
+
+
+def _merged(notes: list[Note]) -> tuple[Note, ...]:
+    """Return one note for each column and kind, whatever the parts in which the rows were read."""
+    out: dict[tuple[str, str], Note] = {}
+    for note in notes:
+        before = out.get((note.column, note.kind))
+        out[note.column, note.kind] = note if before is None else replace(before, rows=before.rows + note.rows)
+    return tuple(out.values())
+
+
+def _frame(frame: Any, names: frozenset[str]) -> Raw:
+    """Return the raw columns of a polars, pandas or Arrow table; what reads frames is imported only here."""
+    import narwhals as nw
+    import pyarrow as pa
+
+    from makegood.data.prepare import raw_columns
+
+    try:
+        table: Any = nw.from_native(frame, eager_only=True)
+    except TypeError:
+        got = type(frame).__name__
+        raise DataError(Problem("rows", got, "a mapping, a list of mappings, or a polars, pandas or Arrow table", "convert it")) from None
+    known = [name for name in table.columns if name in names]
+    try:
+        raw: Raw = raw_columns(table.select(known).to_arrow())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # pandas columns of mixed types: value by value, as out of JSON
+        raw = {name: table.get_column(name).to_list() for name in known}
+    return dict(raw) | {name: range(len(table)) for name in table.columns if name not in names}  # only their names matter
+
+
+# ------------------------------------------------------------------------------------------------------- packing, loading
+
+
+def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
+    """Write a bundle and return the model loaded from it; `rows` are raw rows of the data, out of which golden rows are made.
+
+    The target appears whole or not at all. Raises `BundleError` when it exists, the disk is full, or the scorer is none that a
+    bundle may hold, and `DataError` when no row, or no background row, has a payoff.
+    """
+    _check(model, "")
+    scorer = {
+        "kind": model.task.kind,
+        "classes": model.task.classes,
+        "levels": model.task.levels,
+        "rows": model.scorer.rows,
+        "calibrator": None if model.calibrator is None else model.calibrator.to_json(),
+        "conformal": None if model.conformal is None else model.conformal.to_json(),
+    }
+    background = {name: [json_cell(cell) for cell in values] for name, values in model.background.items() if name in model._inputs}
+    contents = {
+        "case.json": model.case,
+        "transform.json": model.transform.to_json(),
+        "scorer.json": scorer,
+        "policy.json": model.policy.to_json(),
+        "golden.json": msgspec.to_builtins(_golden(model, rows)),
+        "background.json": background,
+    }
+    files = {name: bundle.dump_json(value) for name, value in contents.items()}
+    files |= {"scorer.onnx": model.scorer.model, "card.md": card.encode()}
+    bundle.write(target, files, makegood=__version__, case=str(model.case["case"]), verdict=model.verdict)
+    return load(target)
+
+
+def load(folder: Path | str) -> Model:
+    """Return the model of a bundle whose every byte is as its manifest says, and whose golden rows come out as they did.
+
+    Raises `BundleError` with what was found, before anything of the bundle has decided anything.
+    """
+    model, problems = _opened(Path(folder))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise BundleError(*errors)
+    return model
+
+
+def verify(folder: Path | str) -> tuple[Problem, ...]:
+    """Return what is wrong with a bundle; warnings tell where this processor's numbers differ in the last bits."""
+    try:
+        return _opened(Path(folder))[1]
+    except BundleError as error:
+        return error.problems
+
+
+def _opened(folder: Path) -> tuple[Model, tuple[Problem, ...]]:
+    """Return the model of a bundle with the findings of its golden rows; raises `BundleError` where there is no model."""
+    contents = bundle.read(folder)
+    try:
+        model = _model(contents)
+        _check(model, f"{folder}{os.sep}")
+        then = msgspec.convert(contents.json("golden.json"), Golden)
+        now, net = _observed(model, then.rows)
+        options = [option.name for option in model.policy.payoffs.options]
+        return model, tuple(compare(then, now, net, options, str(folder / "golden.json")))
+    except BundleError:
+        raise
+    except _MALFORMED as error:
+        raise BundleError(Problem(str(folder), f"{type(error).__name__}: {error}", "a bundle's contents", bundle.REMAKE)) from None
+
+
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    CaseError,
+    DataError,
+    LookupError,
+    msgspec.ValidationError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What hostile or foreign contents can make our readers raise."""
+
+
+def _model(contents: bundle.Contents) -> Model:
+    case, scorer, policy = contents.json("case.json"), contents.json("scorer.json"), contents.json("policy.json")
+    if case["case"] != contents.manifest.case:
+        raise BundleError(Problem(str(contents.folder / "case.json"), str(case["case"]), contents.manifest.case, bundle.REMAKE))
+    if scorer["kind"] not in ("classes", "number"):
+        raise BundleError(Problem(str(contents.folder / "scorer.json"), f"kind {scorer['kind']}", "classes or number", bundle.REMAKE))
+    for action in policy["payoffs"]["actions"]:
+        if action.get("quantity") is not None:
+            quantity = action["quantity"]
+            steps = (quantity["max"] - quantity["min"]) / quantity["step"]
+            if not 0 <= steps <= 1000:
+                where = str(contents.folder / "policy.json")
+                raise BundleError(Problem(where, f"{steps:.3g} steps of a quantity", "0 to 1000", bundle.REMAKE))
+    return Model(
+        case=case,
+        task=Task(scorer["kind"], tuple(scorer["classes"]), tuple(scorer["levels"])),
+        transform=Transform.from_json(contents.json("transform.json")),
+        scorer=Scorer(contents.files["scorer.onnx"], int(scorer["rows"])),
+        policy=Policy.from_json(policy),
+        background=contents.json("background.json"),
+        calibrator=None if scorer["calibrator"] is None else Calibrator.from_json(scorer["calibrator"]),
+        conformal=None if scorer["conformal"] is None else Conformal.from_json(scorer["conformal"]),
+        verdict=contents.manifest.verdict,
+        id=f"{contents.manifest.case}@{contents.hash[:12]}",
+    )
+
+
+def _check(model: Model, at: str) -> None:
+    """Raise unless the scorer is one that a bundle may hold and fits the other parts, and there are background rows."""
+    bundle.check_onnx(model.scorer.model, f"{at}scorer.onnx")
+    model.scorer.check(len(model.transform.features), len(model.task.classes if model.task.kind == "classes" else model.task.levels))
+    if not rows_of(model._background) and model.transform.inputs:
+        raise DataError(Problem(f"{at}background", "no row on which every payoff is a number", "at least one", "give rows of the data"))
+
+
+def _golden(model: Model, raw: Raw) -> Golden:
+    """Return the golden rows of a model; raises `DataError` where no row has a payoff."""
+    model._length(raw)
+    known = {name: values for name, values in raw.items() if name in model._inputs}
+    spared = [name for name in known if name not in model._required]
+    rows = pick(known, spared, lambda row: model._pays(model.transform.read({name: [cell] for name, cell in row.items()})[0]))
+    if not rows:
+        raise DataError(Problem("rows", "no row on which every payoff is a number", "at least one", "complete the payoffs' columns"))
+    return _observed(model, rows)[0]
+
+
+def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]:
+    """Return what becomes of rows, step by step, and the payoffs (n, n_options) net of the limits' prices."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = model._assess({name: [row.get(name) for row in rows] for name in names})
+    columns = model._priced(found.columns)
+    choices = model.policy.decide(found.expected, columns)
+    seen = Golden(
+        rows=rows,
+        features=found.features.tolist(),
+        raw=found.raw.tolist(),
+        predictive=_values(found.predictive).tolist(),
+        expected=found.expected.tolist(),
+        promise=choices.promise.tolist(),
+        option=[model.policy.payoffs.options[o].name for o in choices.option],
+    )
+    return seen, model.policy.net(found.expected, columns)

@@ -1,0 +1,116 @@
+"""What was decided on rows that the model had not seen, and what turned out: fold by fold, then pooled.
+
+An outer fold gives a `HeldOut` of its test rows, by the policy that was fitted without them; `HeldOut.pool` lays folds end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from makegood.contracts import Choices, Columns, Floats, Ints, Predictive
+from makegood.economics import policy as policies
+from makegood.economics.limits import kept, on_rows
+from makegood.economics.policy import Policy
+from makegood.stages import predictives
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Held-out rows: their columns, what turned out, and what is done with them today.
+
+    `columns` are those that payoffs, limits and slices are made of. `outcome` is as `policy.realised` takes it. `today` is an
+    option's name, or the option (n,) of each row. `clusters` (n,) names the units of resampling.
+    """
+
+    columns: Columns
+    outcome: NDArray[Any]
+    today: str | Ints | None = None
+    clusters: Ints | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What was decided on n rows that the model had not seen, and what turned out.
+
+    `scores` (n, n_options) is what the policy maximised: expected payoffs less the prices of limits. `realised` (n, n_options) is
+    what each option paid. `baselines` tells how often each baseline takes each option (n, n_options). `ceiling` (n,) is paid to
+    who knows the outcome, under the same limits. `reported` is what users see of the predictive, where that is another one
+    (conformal intervals). The rest is as in `Rows`.
+    """
+
+    predictive: Predictive
+    columns: Columns
+    outcome: NDArray[Any]
+    choices: Choices
+    scores: Floats
+    realised: Floats
+    baselines: Mapping[str, Floats]
+    ceiling: Floats
+    reported: Predictive | None = None
+    clusters: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    @cached_property
+    def payoff(self) -> Floats:
+        """What the chosen options paid (n,)."""
+        return np.asarray(self.realised[np.arange(len(self)), self.choices.option])
+
+    @classmethod
+    def pool(cls, parts: Sequence[HeldOut]) -> HeldOut:
+        """Return the held-out rows of several outer folds as one."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        choices = [part.choices for part in parts]
+        return cls(
+            predictive=predictives.concatenate([part.predictive for part in parts]),
+            columns={name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},
+            outcome=np.concatenate([part.outcome for part in parts]),
+            choices=Choices(
+                np.concatenate([c.option for c in choices]),
+                np.concatenate([c.expected for c in choices]),
+                np.concatenate([c.promise for c in choices]),
+                np.concatenate([c.propensity for c in choices]),
+            ),
+            scores=np.concatenate([part.scores for part in parts]),
+            realised=np.concatenate([part.realised for part in parts]),
+            baselines={name: np.concatenate([part.baselines[name] for part in parts]) for name in first.baselines},
+            ceiling=np.concatenate([part.ceiling for part in parts]),
+            reported=predictives.concatenate([part.reported for part in parts if part.reported]) if first.reported else None,
+            clusters=np.concatenate([part.clusters for part in parts if part.clusters is not None]) if first.clusters is not None else None,
+        )
+
+
+def hold_out(policy: Policy, predictive: Predictive, rows: Rows, reference: Floats, reported: Predictive | None = None) -> HeldOut:
+    """Return what the policy does with rows that neither it nor the model behind `predictive` was fitted on.
+
+    `reference` (n_options,) is each option's mean payoff on the rows that the policy was fitted on: what baselines may know. Rows
+    are decided one by one, as served; where the prices let more through than a limit allows on these rows, they are decided
+    together, so that no value comes from breaking a limit that the baselines keep to.
+    """
+    payoffs, columns, n = policy.payoffs, rows.columns, len(predictive)
+    expected = policies.expected(payoffs, predictive, columns)
+    realised = policies.realised(payoffs, predictive, rows.outcome, columns)
+    choices = policy.decide(expected, columns)
+    if not kept(choices.option, on_rows(policy.limits, payoffs, columns, expected)):
+        choices = policy.decide_all(expected, columns)
+    return HeldOut(
+        predictive=predictive,
+        columns=columns,
+        outcome=rows.outcome,
+        choices=choices,
+        scores=policy.net(expected, columns),
+        realised=realised,
+        baselines=policies.baseline_weights(policy, n, columns, reference, rows.today),
+        ceiling=realised[np.arange(n), policy.decide_all(realised, columns).option],
+        reported=reported,
+        clusters=rows.clusters,
+    )

@@ -1,0 +1,1 @@
+"""What lets people trust a decision: reasons, fairness tables, the card."""

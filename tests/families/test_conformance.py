@@ -1,0 +1,75 @@
+"""The conformance suite over every family: the built-in ones, wrapped estimators, and the throwaway ones of every other kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestRegressor
+from sklearn.linear_model import LogisticRegression
+from tests.families import throwaway
+from tests.families.conformance import CHECKS, Subject, named
+from tests.families.throwaway import CoOccurrence, NearestQuestion, SeasonalNaive, TLearner
+
+from makegood.contracts import Dataset, Family, Task
+from makegood.families import TABLE, find, wrap
+
+TASKS = {
+    "two classes": Task("classes", ("no", "yes")),
+    "three classes": Task("classes", ("a", "b", "c")),
+    "number": Task("number"),
+}
+
+
+def _table(task: Task, n: int = 240, seed: int = 3) -> Dataset:
+    """Return prepared rows: numbers, one-hot categories, flags; the outcome follows the first two features."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.normal(size=(n, 3)), rng.integers(0, 2, (n, 3))]).astype(np.float32)
+    signal = 2.0 * X[:, 0] + np.abs(X[:, 1]) + X[:, 3] + rng.normal(0.0, 0.5, n)
+    k = len(task.classes)
+    outcome = np.searchsorted(np.quantile(signal, np.arange(1, k) / k), signal) if k else 1000.0 + 50.0 * signal
+    return Dataset(pa.table({"row": np.arange(n)}), X, outcome)
+
+
+def _strange() -> Dataset:
+    """Return prepared rows outside all that was seen: no category set, all flags set, zeros, and the largest magnitudes."""
+    X = np.zeros((6, 6), np.float32)
+    X[1], X[2], X[3], X[4, 0], X[5, 1] = 1.0, 3e38, -3e38, 3e38, np.float32(1e-40)
+    return Dataset(pa.table({"row": np.arange(6)}), X)
+
+
+def _maker(name: str, task: Task) -> Callable[[], Family]:
+    candidate = find([name])[0]
+    return lambda: candidate.make(task)
+
+
+BUILT_IN = [
+    Subject(f"{name}, {label}", _maker(name, task), _table(task), _strange(), learns=name != "constant")
+    for name in TABLE
+    for label, task in TASKS.items()
+]
+WRAPPED = [
+    Subject(f"{candidate.name}, {label}", lambda c=candidate, t=TASKS[label]: c.make(t), _table(TASKS[label]), _strange())
+    for candidate, label in (
+        (wrap(LogisticRegression()), "two classes"),
+        (wrap(ExtraTreesClassifier(10)), "three classes"),
+        (wrap(RandomForestRegressor(10)), "number"),
+    )
+]
+_nothing = {"seen": pa.array([None, ["caviar"]], pa.list_(pa.string()))}
+_no_past = {"past": pa.array([None, [None] * 8, [1e300] * 8], pa.list_(pa.float64()))}
+THROWAWAY = [
+    Subject("effects", TLearner, throwaway.trial(), Dataset(pa.table({"done": [0] * 2}), np.array([[3e38] * 3, [0.0] * 3], np.float32))),
+    Subject("ranking", CoOccurrence, throwaway.baskets(), throwaway.strange(**_nothing)),
+    Subject("quantiles over a horizon", SeasonalNaive, throwaway.demand(), throwaway.strange(**_no_past)),
+    Subject("text", NearestQuestion, throwaway.questions(), throwaway.strange(question=["", "什么", None])),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=named)
+@pytest.mark.parametrize("subject", [*BUILT_IN, *WRAPPED, *THROWAWAY], ids=str)
+def test_family(subject: Subject, check: Callable[[Subject, Path], None], tmp_path: Path) -> None:
+    check(subject, tmp_path)
