@@ -37,7 +37,10 @@ def test_defaults() -> None:
 
 
 def test_a_case_survives_the_round_trip_through_plain_data() -> None:
-    text = GOOD + "  limits: {approve: {max_count: 500, per: 10000, max_share: 0.8}}\ntrain: {budget: 5m, families: linear, seed: 3}\nserve: {reasons: 3}\n"
+    text = (
+        GOOD
+        + "  limits: {approve: {max_count: 500, per: 10000, max_share: 0.8}}\ntrain: {budget: 5m, families: linear, seed: 3}\nserve: {reasons: 3}\n"
+    )
     case = Case.parse(text)
     assert case.train.budget == 300
     assert case.train.chosen == ("constant", "linear")
@@ -86,20 +89,36 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
         ("outcome: defaulted", "outcome: defaulted, tme: when", "case: data.tme: got 'tme'; expected one of source, outcome, time"),
         ("outcome: defaulted", "outcome: defaulted, tme: when", "did you mean 'time'?"),
         ("outcome: defaulted", "time: when", "case: data.outcome: got 'nothing'; expected this field; add it"),
-        ("payoff: 0,", "payof: 0,", "case: decision.actions.decline.payof: got 'payof'; expected one of payoff, reveals, quantity; did you mean 'payoff'?"),
+        (
+            "payoff: 0,",
+            "payof: 0,",
+            "case: decision.actions.decline.payof: got 'payof'; expected one of payoff, reveals, quantity; did you mean 'payoff'?",
+        ),
         ("reveals: false", "reveals: maybe", "case: decision.actions.decline.reveals: got 'maybe'; expected yes or no"),
         ("unit: EUR", "unit: EUR\n  limits: {aprove: {max_share: 0.5}}", "'aprove' is none. did you mean 'approve'?"),
         ("unit: EUR", "unit: EUR\n  limits: {approve: {max_share: 1.5}}", "max_share: got '1.5'; expected a number of at most 1"),
-        ("unit: EUR", "unit: EUR\n  limits: {approve: {max_count: 5}}", "expected per: the number of decisions that the count or budget is for"),
+        (
+            "unit: EUR",
+            "unit: EUR\n  limits: {approve: {max_count: 5}}",
+            "expected per: the number of decisions that the count or budget is for",
+        ),
         ("unit: EUR", "unit: EUR\n  limits: {approve: {per: 5}}", "expected one of max_share, max_count, max_budget"),
         ("unit: EUR", "unit: EUR\n  limits: {approve: {max_budget: 5, per: 5}}", "expected max_budget and cost together"),
         ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 5, max: 0, step: 1}", "expected min <= max and step > 0"),
-        ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 0, max: 9e9, step: 1}", "expected at most 1001 steps between min and max"),
+        (
+            "payoff: 0, reveals: false",
+            "payoff: 0, quantity: {min: 0, max: 9e9, step: 1}",
+            "expected at most 1001 steps between min and max",
+        ),
         ("payoff: 0, reveals: false", "payoff: 0, quantity: {min: 0, max: inf, step: 1}", "expected a finite number"),
         ("    decline: {payoff: 0, reveals: false}\n", "", "expected at least two actions"),
         ("outcome: defaulted", "outcome: defaulted, affected_by_action: yes", "treatment cases are not built yet"),
         ("outcome: defaulted", "outcome: defaulted, time: defaulted", "expected a time column other than the outcome 'defaulted'"),
-        ("outcome: defaulted", "outcome: defaulted, outcome_delay: soon", "data.outcome_delay: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d"),
+        (
+            "outcome: defaulted",
+            "outcome: defaulted, outcome_delay: soon",
+            "data.outcome_delay: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d",
+        ),
         ("case: loans", "case: loans\ntrain: {families: xgboost}", "expected auto, or some of constant, linear, lightgbm; got 'xgboost'"),
         ("case: loans", "case: loans\ntrain: {budget: 0}", "train.budget: got '0'; expected a number above 0"),
         ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),

@@ -49,7 +49,7 @@ def test_openings_by_processes_at_once_are_all_counted(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CaseError, match="--workspace: got .*file: Not a directory"):
+    with pytest.raises(CaseError, match=r"--workspace: got .*file: Not a directory"):
         Workspace(tmp_path / "file").new_run("loans")
 
 

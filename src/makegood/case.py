@@ -201,6 +201,7 @@ class Case(_Spec):
     serve: Serve = Serve()
 
     folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
+    text: str = Field(default="", exclude=True)  # the file, as its author wrote it
 
     @classmethod
     def parse(cls, text: str, *, where: str = "case", folder: Path | None = None) -> Case:
@@ -213,14 +214,16 @@ class Case(_Spec):
             raise CaseError(Problem(at, "", f"YAML: {getattr(error, 'problem', None) or error}", "mend the syntax")) from None
         if not isinstance(raw, Mapping):
             raise CaseError(Problem(where, type(raw).__name__, "a mapping with case, data and decision", "see `makegood init`"))
-        return cls.of(raw, where=where, folder=folder)
+        return cls.of(raw, where=where, folder=folder).model_copy(update={"text": text})
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], *, where: str = "case", folder: Path | None = None) -> Case:
         """Return the case of a mapping; raises `CaseError` with every problem found, or `NotBuilt`."""
         planned = [(path, what) for path, what in NOT_BUILT.items() if _has(raw, path)]
         if planned:
-            raise NotBuilt(*(Problem(f"{where}: {p}", "", f"a case without it: {w} is not built yet", "remove it; see ROADMAP.md") for p, w in planned))
+            raise NotBuilt(
+                *(Problem(f"{where}: {p}", "", f"a case without it: {w} is not built yet", "remove it; see ROADMAP.md") for p, w in planned)
+            )
         try:
             return cls.model_validate({**raw, "folder": folder or Path()})
         except ValidationError as error:
@@ -250,7 +253,12 @@ class _TextLoader(yaml.BaseLoader):
         """Return the mapping, or raise on a repeated key (YAML would silently keep the last)."""
         seen: set[Any] = set()
         for key_node, value in node.value:
-            if node.flow_style and isinstance(value, yaml.ScalarNode) and not value.style and value.value.count("(") > value.value.count(")"):
+            if (
+                node.flow_style
+                and isinstance(value, yaml.ScalarNode)
+                and not value.style
+                and value.value.count("(") > value.value.count(")")
+            ):
                 cut = f"inside {{…}} a comma ends the value {value.value!r}: put the whole expression in quotes"
                 raise yaml.constructor.ConstructorError(None, None, cut, value.start_mark)
             key = self.construct_object(key_node, deep=True)
@@ -276,7 +284,7 @@ def _fields_at(path: tuple[Any, ...]) -> list[str]:
     for part in path:
         if part in model.model_fields:  # other parts are names that the user chose, as in decision.actions.NAME
             model = next(iter(_models_in(model.model_fields[part].annotation)), model)
-    return [f for f in model.model_fields if f != "folder"]
+    return [f for f in model.model_fields if f not in ("folder", "text")]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

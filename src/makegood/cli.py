@@ -109,14 +109,18 @@ def init(
     out: Annotated[Path | None, typer.Option(help="Where to write the case file; default: beside nothing, in this folder.")] = None,
     unit: Annotated[str | None, typer.Option(help="The unit of the payoffs: EUR, net benefit, points …")] = None,
     payoff: Annotated[list[str] | None, typer.Option(help="ACTION:OUTCOME=AMOUNT, repeated: the two-by-two table of money.")] = None,
-    worth: Annotated[float | None, typer.Option(help="How many needless actions is one found case worth? The unit is then net benefit.")] = None,
+    worth: Annotated[
+        float | None, typer.Option(help="How many needless actions is one found case worth? The unit is then net benefit.")
+    ] = None,
     case_of_interest: Annotated[str | None, typer.Option("--positive", help="The outcome value that calls for action.")] = None,
 ) -> None:
     """Write a first case file out of a table."""
     from makegood.draft import Answers, draft
 
     answers = Answers(outcome=outcome, unit=unit, payoffs=tuple(payoff or ()), worth=worth, positive=case_of_interest)
-    path = draft(data, answers, out, ask=_ask if sys.stdin.isatty() and sys.stdout.isatty() else None, say=lambda t: print(t, file=sys.stderr))
+    path = draft(
+        data, answers, out, ask=_ask if sys.stdin.isatty() and sys.stdout.isatty() else None, say=lambda t: print(t, file=sys.stderr)
+    )
     print(path.resolve())
 
 
@@ -156,7 +160,7 @@ def run(
     from makegood import pipeline
 
     with _Progress(as_json) as progress:
-        done = pipeline.run(case, workspace=workspace, until=until, budget=budget, seed=seed, progress=progress)
+        done = pipeline.run(pipeline.override(case, budget=budget, seed=seed), workspace=workspace, until=until, progress=progress)
     _tell(done, as_json=as_json)
     if done.evaluation is not None and done.evaluation.verdict == "refuse":
         raise typer.Exit(1)
@@ -198,7 +202,9 @@ class _Progress:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+            )
             self.bar.start()
             self.task = self.bar.add_task("", total=1.0)
         return self.step

@@ -10,7 +10,22 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-CORE = ("numpy", "pyarrow", "duckdb", "narwhals", "scikit-learn", "scipy", "lightgbm", "onnx", "onnxruntime", "pydantic", "msgspec", "typer", "rich", "PyYAML")
+CORE = (
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "narwhals",
+    "scikit-learn",
+    "scipy",
+    "lightgbm",
+    "onnx",
+    "onnxruntime",
+    "pydantic",
+    "msgspec",
+    "typer",
+    "rich",
+    "PyYAML",
+)
 NEEDED_GB = 1.0
 
 

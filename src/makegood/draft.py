@@ -79,7 +79,11 @@ def draft(data: str, answers: Answers, out: Path | None, *, ask: Ask | None, say
 
 def _raw(name: str, data: str, outcome: str) -> dict[str, object]:
     """Return a case that says nothing yet about money, so that the data can be read by the rules of any case."""
-    return {"case": name, "data": {"source": data, "outcome": outcome}, "decision": {"unit": "points", "actions": {"a": {"payoff": "0"}, "b": {"payoff": "0"}}}}
+    return {
+        "case": name,
+        "data": {"source": data, "outcome": outcome},
+        "decision": {"unit": "points", "actions": {"a": {"payoff": "0"}, "b": {"payoff": "0"}}},
+    }
 
 
 def _classes(shares: dict[str, float], answers: Answers, ask: Ask | None) -> _Decision:
@@ -97,15 +101,21 @@ def _classes(shares: dict[str, float], answers: Answers, ask: Ask | None) -> _De
         unit = ask("The unit: money such as EUR, 'net benefit', or points", answers.unit or "points")
         if unit not in ("net benefit", "points"):
             cells = ((act, positive), (act, negative), (leave, positive), (leave, negative))
-            table = tuple(f"{a}:{o}={ask(f'{unit} for {a} where the outcome is {o!r} (a number, or a formula over columns)', '0')}" for a, o in cells)
+            table = tuple(
+                f"{a}:{o}={ask(f'{unit} for {a} where the outcome is {o!r} (a number, or a formula over columns)', '0')}" for a, o in cells
+            )
             return _Decision(unit, _table(table, tuple(shares)), "The payoffs are yours.")
         worth = float(ask(f"How many needless {act} is one found {positive!r} worth?", f"{shares[negative] / shares[positive]:.2g}"))
     stated = worth is not None
     worth = worth or float(f"{shares[negative] / shares[positive]:.2g}")
     if worth <= 0:
         raise CaseError(Problem("--worth", str(worth), "a number above 0", "say how many needless actions one found case is worth"))
-    remark = f"One found {positive!r} is worth {worth:g} needless actions: " + ("as you said." if stated else "a default from the data, at which acting on all and on none earn the same. Put money in its place.")
-    return _Decision(answers.unit or ("net benefit" if stated else "points"), {act: {positive: "1", negative: f"-1 / {worth:g}"}, leave: "0"}, remark)
+    remark = f"One found {positive!r} is worth {worth:g} needless actions: " + (
+        "as you said." if stated else "a default from the data, at which acting on all and on none earn the same. Put money in its place."
+    )
+    return _Decision(
+        answers.unit or ("net benefit" if stated else "points"), {act: {positive: "1", negative: f"-1 / {worth:g}"}, leave: "0"}, remark
+    )
 
 
 def _positive(shares: dict[str, float]) -> str:
@@ -129,7 +139,9 @@ def _table(entries: Sequence[str], classes: tuple[str, ...]) -> dict[str, str | 
         else:
             cell = actions.setdefault(action, {})
             if isinstance(cell, str):
-                raise CaseError(Problem("--payoff", entry, f"one way to give the payoff of {action!r}", f"give {action}=… or {action}:OUTCOME=…"))
+                raise CaseError(
+                    Problem("--payoff", entry, f"one way to give the payoff of {action!r}", f"give {action}=… or {action}:OUTCOME=…")
+                )
             cell[outcome] = amount
     for action, cell in actions.items():
         missing = [c for c in classes if c not in cell] if isinstance(cell, dict) else []
@@ -150,7 +162,12 @@ def _number(values: list[float]) -> _Decision:
     whole = all(float(v).is_integer() for v in values)
     step = max(1.0, round((high - low) / 200)) if whole else float(f"{(high - low) / 200:.1g}")
     quantity = f"{{min: {low:g}, max: {low + step * -(-(high - low) // step):g}, step: {step:g}}}"
-    return _Decision("points", {"state": "-abs(quantity - outcome)"}, "Each unit of error costs a point. Put your decision and your money in its place.", quantity)
+    return _Decision(
+        "points",
+        {"state": "-abs(quantity - outcome)"},
+        "Each unit of error costs a point. Put your decision and your money in its place.",
+        quantity,
+    )
 
 
 def _hints(columns: profiles.Profile, outcome: str) -> list[str]:

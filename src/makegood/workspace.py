@@ -1,8 +1,8 @@
 """Where runs are kept, and how often each set of test rows was opened.
 
-    DIR/openings.jsonl            one line for each verdict on test rows, never rewritten
-    DIR/CASE/latest               the name of the last finished run
-    DIR/CASE/RUN/                 one run: a JSON file a stage, the bundle, the report
+DIR/openings.jsonl            one line for each verdict on test rows, never rewritten
+DIR/CASE/latest               the name of the last finished run
+DIR/CASE/RUN/                 one run: a JSON file a stage, the bundle, the report
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Workspace:
             return self.root / case / pointer.read_text(encoding="utf-8").strip()
         except OSError:
             known = [p.parent.name for p in self.root.glob("*/latest")]
-            raise CaseError(Problem(f"workspace {self.root}", case, "a case that was run", nearest(case, known) or f"makegood run {case}")) from None
+            raise CaseError(
+                Problem(f"workspace {self.root}", case, "a case that was run", nearest(case, known) or f"makegood run {case}")
+            ) from None
 
     def open_test(self, test: str, run: Path) -> int:
         """Record that the test rows with this hash are opened for a verdict; return how often they were, this time included.

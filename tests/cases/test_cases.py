@@ -35,7 +35,9 @@ def test_credit_risk_keeps_every_row_and_mends_the_shifted_ones() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(CaseError, match="case: got 'diagnsis'; expected a case file, or one of credit-risk, diagnosis; did you mean 'diagnosis'"):
+    with pytest.raises(
+        CaseError, match="case: got 'diagnsis'; expected a case file, or one of credit-risk, diagnosis; did you mean 'diagnosis'"
+    ):
         cases.load("diagnsis")
     with pytest.raises(CaseError, match="builtin:nothing"):
         cases.builtin("nothing")

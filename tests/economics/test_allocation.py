@@ -45,7 +45,6 @@ def best_of_all(values: Floats, constraints: list[Constraint]) -> float:
 
 def greedy(values: Floats, constraints: list[Constraint]) -> float:
     """Return the value of taking row after row, the largest stakes first, the best option that still fits."""
-    n, o = values.shape
     left = np.array([c.capacity for c in constraints])
     total = 0.0
     for i in np.argsort(-np.ptp(values, axis=1), kind="stable"):
@@ -65,7 +64,7 @@ def test_choices_equal_the_best_of_all_on_small_problems(problem: Problem) -> No
     values, constraints = problem
     best = best_of_all(values, constraints)
     if np.isneginf(best):
-        with pytest.raises(CaseError, match="decision.limits: got 'no "):
+        with pytest.raises(CaseError, match=r"decision.limits: got 'no "):
             allocate(values, constraints)
         return
     found = allocate(values, constraints)
@@ -146,7 +145,9 @@ def test_choices_that_need_no_limit_are_left_alone() -> None:
 def test_an_option_that_alone_exceeds_a_limit_is_out() -> None:
     found = allocate(np.array([[9.0, 0.0], [5.0, 0.0]]), [Constraint(slice(0, 1), np.array([[3.0], [1.0]]), 2.0)])
     assert found.option.tolist() == [1, 0]
-    with pytest.raises(CaseError, match=r"decision.limits: got 'no possible action in 1 of 2 rows'; expected an action for every decision; raise a limit"):
+    with pytest.raises(
+        CaseError, match=r"decision.limits: got 'no possible action in 1 of 2 rows'; expected an action for every decision; raise a limit"
+    ):
         allocate(np.array([[9.0], [5.0]]), [Constraint(slice(0, 1), np.array([[3.0], [1.0]]), 2.0)])
     with pytest.raises(CaseError, match=r"decision.limits: got 'no choice for 2 rows that keeps to every limit'"):
         allocate(np.array([[9.0], [5.0]]), [Constraint(slice(0, 1), np.ones((2, 1)), 1.0)])

@@ -12,7 +12,16 @@ from makegood.contracts import Columns, Floats
 from makegood.economics.expression import Expression, kinds_of, parse
 from makegood.errors import CaseError, DataError
 
-KINDS = {"amount": "number", "age": "number", "flag": "boolean", "region": "category", "id": "id", "note": "text", "opened": "date", "closed": "date"}
+KINDS = {
+    "amount": "number",
+    "age": "number",
+    "flag": "boolean",
+    "region": "category",
+    "id": "id",
+    "note": "text",
+    "opened": "date",
+    "closed": "date",
+}
 NAN = math.nan
 
 
@@ -76,7 +85,13 @@ def leaf_value(text: str) -> Floats:
 
 
 Pair = tuple[str, Floats]
-BINARY: dict[str, Callable[[Floats, Floats], Floats]] = {"+": np.add, "-": np.subtract, "*": np.multiply, "<": np.less, ">=": np.greater_equal}
+BINARY: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "<": np.less,
+    ">=": np.greater_equal,
+}
 
 
 def combined(children: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
@@ -223,7 +238,11 @@ def test_a_quantity_that_is_not_declared_and_an_outcome_that_is_not_known_are_er
 
 
 def test_columns_at_hand_are_checked_by_what_they_hold() -> None:
-    assert kinds_of({"a": np.zeros(1), "b": np.zeros(1, dtype=np.float32), "c": np.array(["x"], dtype=object)}) == {"a": "number", "b": "number", "c": "category"}
+    assert kinds_of({"a": np.zeros(1), "b": np.zeros(1, dtype=np.float32), "c": np.array(["x"], dtype=object)}) == {
+        "a": "number",
+        "b": "number",
+        "c": "category",
+    }
     with pytest.raises(CaseError, match=r"got 'a'; expected a number for \*"):
         on("2 * a", a=["x"])
     with pytest.raises(CaseError, match=r"got 'amuont'; expected a column of the data; did you mean 'amount'\?"):

@@ -133,7 +133,11 @@ def test_a_mistake_is_located_and_mended(text: str, message: str) -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == message  # noqa: S301
 
 
-@given(st.text(max_size=60) | st.text("+-*/()<>=!&|.,'\"`1a ", max_size=40) | st.lists(st.sampled_from([*FUNCTIONS, "(", ")", "and", "not", "a", "1", ",", "-", "**", "outcome", "'x'"]), max_size=40).map(" ".join))
+@given(
+    st.text(max_size=60)
+    | st.text("+-*/()<>=!&|.,'\"`1a ", max_size=40)
+    | st.lists(st.sampled_from([*FUNCTIONS, "(", ")", "and", "not", "a", "1", ",", "-", "**", "outcome", "'x'"]), max_size=40).map(" ".join)
+)
 def test_any_text_is_a_tree_or_a_case_error(text: str) -> None:
     try:
         tree = tree_of(text, "p")
@@ -144,7 +148,9 @@ def test_any_text_is_a_tree_or_a_case_error(text: str) -> None:
         assert node.height <= MAX_DEPTH
 
 
-@pytest.mark.parametrize("hostile", ["((-" * 1300 + "a", "a" + "**a" * 1300, "not " * 900 + "a", "min(" * 900 + "a", "where(a,where(" * 250])
+@pytest.mark.parametrize(
+    "hostile", ["((-" * 1300 + "a", "a" + "**a" * 1300, "not " * 900 + "a", "min(" * 900 + "a", "where(a,where(" * 250]
+)
 def test_hostile_input_ends_in_an_error_not_in_a_stack_overflow(hostile: str) -> None:
     with pytest.raises(CaseError):
         tree_of(hostile, "p")

@@ -21,7 +21,10 @@ def wrong(spec: dict[str, dict[str, Any]], payoffs: Payoffs = LOAN) -> str:
 
 
 def test_limits_are_capacities_a_decision() -> None:
-    spec = {"approve": {"max_share": "0.8", "max_budget": "9000", "cost": "amount", "per": "300"}, "refer": {"max_count": 50.0, "per": 1000.0, "max_share": None}}
+    spec = {
+        "approve": {"max_share": "0.8", "max_budget": "9000", "cost": "amount", "per": "300"},
+        "refer": {"max_count": 50.0, "per": 1000.0, "max_share": None},
+    }
     share, budget, count = Limit.declared(spec, LOAN)
     assert (share.action, share.kind, share.capacity) == ("approve", "share", 0.8)
     assert (budget.kind, budget.capacity, budget.cost and budget.cost.names) == ("budget", 30.0, {"amount"})
@@ -69,9 +72,14 @@ def test_a_cost_is_checked_against_the_schema_and_may_not_be_negative() -> None:
     share, budget = Limit.declared({"approve": {"max_share": 0.5, "max_budget": 1, "per": 1, "cost": "amount"}}, LOAN)
     share.check({}, LOAN)
     budget.check({"amount": "number"}, LOAN)
-    with pytest.raises(CaseError, match=r"decision.limits.approve.cost: got 'amount'; expected a column of the data; did you mean 'amounts'\?"):
+    with pytest.raises(
+        CaseError, match=r"decision.limits.approve.cost: got 'amount'; expected a column of the data; did you mean 'amounts'\?"
+    ):
         budget.check({"amounts": "number"}, LOAN)
-    with pytest.raises(DataError, match=r"decision.limits.approve.cost: got 'amount negative in row 2'; expected a cost of 0 or more; bound it: max\(0, …\)"):
+    with pytest.raises(
+        DataError,
+        match=r"decision.limits.approve.cost: got 'amount negative in row 2'; expected a cost of 0 or more; bound it: max\(0, …\)",
+    ):
         budget.on({"amount": np.array([1.0, -1.0])}, 2, LOAN)
     with pytest.raises(DataError, match="amount missing in 1 of 1 rows"):
         budget.on({"amount": np.array([np.nan])}, 1, LOAN)
@@ -79,7 +87,9 @@ def test_a_cost_is_checked_against_the_schema_and_may_not_be_negative() -> None:
 
 def test_limits_on_a_ranking_are_not_built() -> None:
     limits = Limit.declared({"approve": {"max_share": 0.5}}, LOAN)
-    with pytest.raises(NotBuilt, match=r"decision.limits: got 'limits on a ranking'; expected a ranking without limits; remove them; see ROADMAP.md"):
+    with pytest.raises(
+        NotBuilt, match=r"decision.limits: got 'limits on a ranking'; expected a ranking without limits; remove them; see ROADMAP.md"
+    ):
         on_rows(limits, LOAN, {}, np.zeros((2, 5)))
     assert on_rows((), LOAN, {}, np.zeros((2, 5))) == []
     assert len(on_rows(limits, LOAN, {}, np.zeros((2, 3)))) == 1

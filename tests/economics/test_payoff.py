@@ -13,7 +13,9 @@ LOAN: dict[str, dict[str, Any]] = {
     "approve": {"payoff": {"no": "0.1 * amount", "yes": "-0.5 * amount"}, "quantity": None, "reveals": True},
     "decline": {"payoff": "0", "quantity": None, "reveals": False},
 }
-STOCK: dict[str, dict[str, Any]] = {"stock": {"payoff": "3 * min(quantity, outcome) - quantity", "quantity": {"min": "0", "max": "10", "step": "5"}}}
+STOCK: dict[str, dict[str, Any]] = {
+    "stock": {"payoff": "3 * min(quantity, outcome) - quantity", "quantity": {"min": "0", "max": "10", "step": "5"}}
+}
 
 
 def wrong(actions: dict[str, Any], classes: tuple[str, ...] = ("no", "yes")) -> str:
@@ -31,7 +33,9 @@ def test_each_option_pays_by_class() -> None:
 
 
 def test_one_expression_may_compare_the_outcome() -> None:
-    payoffs = Payoffs.of({"go": {"payoff": "where(outcome == '1', 5, -x) + (action == 'go')"}, "stay": {"payoff": 0}}, "EUR", ("0.0", "1.0"))
+    payoffs = Payoffs.of(
+        {"go": {"payoff": "where(outcome == '1', 5, -x) + (action == 'go')"}, "stay": {"payoff": 0}}, "EUR", ("0.0", "1.0")
+    )
     assert payoffs.table({"x": np.array([2.0])}).tolist() == [[[-1.0, 6.0], [0.0, 0.0]]]
     reverse = Payoffs.of({"go": {"payoff": "'1' != outcome"}, "stay": {"payoff": 0}}, "EUR", ("0.0", "1.0"))
     assert reverse.table({"x": np.array([2.0])})[0, 0].tolist() == [1.0, 0.0]
@@ -57,7 +61,10 @@ def test_previous_is_the_column_of_that_name() -> None:
     payoffs = Payoffs.of({"stock": {"payoff": "outcome - abs(quantity - previous)", "quantity": {"min": 0, "max": 1, "step": 1}}}, "EUR")
     assert payoffs.names == {"previous"}
     assert payoffs.at({"previous": np.array([1.0])}, np.array([5.0])).tolist() == [[4.0, 5.0]]
-    with pytest.raises(CaseError, match=r"decision.actions.stock.payoff: got 'previous'; expected a column of the data; add a column of that name with the quantity in force"):
+    with pytest.raises(
+        CaseError,
+        match=r"decision.actions.stock.payoff: got 'previous'; expected a column of the data; add a column of that name with the quantity in force",
+    ):
         payoffs.check({"x": "number"})
 
 
@@ -124,7 +131,9 @@ def test_a_number_outcome_takes_one_expression() -> None:
     assert wrong({"go": {"payoff": {"0": "1", "1": "2"}}}, ()) == (
         "decision.actions.go.payoff: got '0, 1'; expected one expression, since the outcome is a number; use outcome in it: 3.2 * outcome"
     )
-    assert "got \"outcome == 'yes'\"; expected two values of one kind, not number and text" in wrong({"go": {"payoff": "outcome == 'yes'"}}, ())
+    assert "got \"outcome == 'yes'\"; expected two values of one kind, not number and text" in wrong(
+        {"go": {"payoff": "outcome == 'yes'"}}, ()
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- schema
@@ -165,16 +174,22 @@ def test_what_was_done_must_be_an_option() -> None:
     loan, stock = Payoffs.of(LOAN, "EUR", ("no", "yes")), Payoffs.of(STOCK, "EUR")
     with pytest.raises(DataError, match=r"decision.today: got 'aprove'; expected one of 'approve', 'decline'; did you mean 'approve'\?"):
         loan.positions(["aprove"])
-    with pytest.raises(DataError, match=r"decision.today: got 'None'; expected one of 'approve', 'decline'; declare it as an action, or correct the column"):
+    with pytest.raises(
+        DataError, match=r"decision.today: got 'None'; expected one of 'approve', 'decline'; declare it as an action, or correct the column"
+    ):
         loan.positions(["approve", None])
-    with pytest.raises(DataError, match=r"decision.today: got 'a missing quantity'; expected what was done in every row; fill it, or leave these rows out"):
+    with pytest.raises(
+        DataError, match=r"decision.today: got 'a missing quantity'; expected what was done in every row; fill it, or leave these rows out"
+    ):
         stock.positions([1.0, np.nan])
 
 
 # --------------------------------------------------------------------------------------------------------------------- json
 
 
-@pytest.mark.parametrize(("actions", "classes"), [(LOAN, ("no", "yes")), (STOCK, ()), ({"b": {"payoff": "1"}, "a": {"payoff": "x"}}, ("0.0", "1.0"))])
+@pytest.mark.parametrize(
+    ("actions", "classes"), [(LOAN, ("no", "yes")), (STOCK, ()), ({"b": {"payoff": "1"}, "a": {"payoff": "x"}}, ("0.0", "1.0"))]
+)
 def test_payoffs_survive_json(actions: dict[str, Any], classes: tuple[str, ...]) -> None:
     payoffs = Payoffs.of(actions, "EUR", classes)
     again = Payoffs.from_json(json.loads(json.dumps(payoffs.to_json(), sort_keys=True)))

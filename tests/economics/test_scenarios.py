@@ -17,9 +17,9 @@ def values(levels: tuple[float, ...], q: list[float]) -> tuple[Floats, Floats]:
     return scenario.outcome[:, 0], scenario.weight[0, :, 0]
 
 
-levels_and_quantiles = st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(-1e3, 1e3)), min_size=2, max_size=9, unique_by=lambda t: round(t[0], 3)).map(
-    lambda pairs: (tuple(sorted(round(p[0], 3) for p in pairs)), sorted(p[1] for p in pairs))
-)
+levels_and_quantiles = st.lists(
+    st.tuples(st.floats(0.01, 0.99), st.floats(-1e3, 1e3)), min_size=2, max_size=9, unique_by=lambda t: round(t[0], 3)
+).map(lambda pairs: (tuple(sorted(round(p[0], 3) for p in pairs)), sorted(p[1] for p in pairs)))
 
 
 @given(levels_and_quantiles)
@@ -62,7 +62,9 @@ def test_probabilities_are_scenarios_of_their_classes() -> None:
 def test_a_horizon_is_one_scenario_a_step() -> None:
     q = Quantiles((0.25, 0.75), np.arange(12.0).reshape(2, 3, 2))
     assert len(list(possible(q, "a"))) == 3
-    assert [s.outcome.tolist() for s in happened(q, np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "a") if not isinstance(s.outcome, str)] == [
+    assert [
+        s.outcome.tolist() for s in happened(q, np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "a") if not isinstance(s.outcome, str)
+    ] == [
         [[1.0, 4.0]],
         [[2.0, 5.0]],
         [[3.0, 6.0]],
@@ -95,7 +97,10 @@ def test_options_are_those_of_the_payoffs_or_the_positions_of_a_ranking() -> Non
     ranking = Ranking(np.array([["x", "y"]], dtype=object), np.array([[0.5, 0.25]]))
     assert options(ranking, one) == (Option("recommend #1", "recommend"), Option("recommend #2", "recommend"))
     assert options(Probabilities(("hit", "miss"), np.ones((1, 2))), two) == two.options
-    with pytest.raises(CaseError, match=r"decision.actions: got 'recommend, nothing'; expected one action, without quantity: what is done with an item of the ranking; declare one"):
+    with pytest.raises(
+        CaseError,
+        match=r"decision.actions: got 'recommend, nothing'; expected one action, without quantity: what is done with an item of the ranking; declare one",
+    ):
         options(ranking, two)
 
 

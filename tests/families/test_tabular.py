@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import lightgbm as lgb
@@ -150,3 +152,17 @@ def test_a_booster_uses_the_time_that_is_left_and_no_more() -> None:
     fitted = LightGBM(BINARY).fit(data, data, budget=Budget(0.5, start), seed=0)
     assert time.perf_counter() - start < 3.0  # a shared core may be slow
     assert 1 <= fitted.texts_[0].count("Tree=") < LightGBM.TREES
+
+
+def test_fitting_again_forgets_what_was_learnt_before() -> None:
+    cancer = load_breast_cancer()
+    data, turned = _data(cancer.data, cancer.target), _data(cancer.data, 1 - cancer.target)
+    family = LightGBM(BINARY)
+    before = _p(_fit(family, data).predict(data))
+    after = _p(_fit(family, turned).predict(data))
+    assert np.corrcoef(before[:, 1], after[:, 1])[0, 1] < -0.9
+
+
+def test_finding_a_family_loads_its_libraries_so_that_no_budget_pays_for_it() -> None:
+    script = "import sys; from makegood.families import find; find(['lightgbm']); print({'lightgbm', 'scipy.optimize'} <= set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "True\n"

@@ -50,7 +50,9 @@ def load(name: str) -> Case:
 def builtin(name: str) -> pa.Table:
     """Return a built-in table; raises `CaseError` for an unknown name and `MissingExtra` when its package is not installed."""
     if name not in TABLES:
-        raise CaseError(Problem("data.source", f"builtin:{name}", f"one of {', '.join(f'builtin:{n}' for n in TABLES)}", nearest(name, TABLES)))
+        raise CaseError(
+            Problem("data.source", f"builtin:{name}", f"one of {', '.join(f'builtin:{n}' for n in TABLES)}", nearest(name, TABLES))
+        )
     return TABLES[name].read()
 
 
@@ -59,7 +61,9 @@ def _shipped(package: str, path: str, extra: str) -> Path:
     spec = find_spec(package)
     file = Path(next(iter(spec.submodule_search_locations or ())), path) if spec else None
     if file is None or not file.exists():
-        raise MissingExtra(Problem(f"data of {package}", "not installed", f"the file {path} of {package}", f"pip install 'makegood[{extra}]'"))
+        raise MissingExtra(
+            Problem(f"data of {package}", "not installed", f"the file {path} of {package}", f"pip install 'makegood[{extra}]'")
+        )
     return file
 
 
@@ -68,7 +72,18 @@ def _diagnosis() -> pa.Table:
     import pyarrow as pa
 
     lines = _shipped("sklearn", "datasets/data/breast_cancer.csv", "").read_text(encoding="utf-8").splitlines()
-    measures = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry", "fractal dimension")
+    measures = (
+        "radius",
+        "texture",
+        "perimeter",
+        "area",
+        "smoothness",
+        "compactness",
+        "concavity",
+        "concave points",
+        "symmetry",
+        "fractal dimension",
+    )
     header = [*(f"mean {m}" for m in measures), *(f"{m} error" for m in measures), *(f"worst {m}" for m in measures)]
     label = lines[0].split(",")[2:]  # the file names the two classes in its first line: malignant, benign
     rows = [line.split(",") for line in lines[1:]]
@@ -98,6 +113,13 @@ def _credit_risk() -> pa.Table:
 
 
 TABLES = {
-    "diagnosis": Builtin(_diagnosis, "scikit-learn", "", "Breast Cancer Wisconsin (Diagnostic), Street, Wolberg & Mangasarian 1993, CC BY 4.0"),
-    "credit-risk": Builtin(_credit_risk, "empulse", "cases", "PAKDD 2009 competition: card applications of a Brazilian retail chain, shipped by empulse 0.9 (MIT)"),
+    "diagnosis": Builtin(
+        _diagnosis, "scikit-learn", "", "Breast Cancer Wisconsin (Diagnostic), Street, Wolberg & Mangasarian 1993, CC BY 4.0"
+    ),
+    "credit-risk": Builtin(
+        _credit_risk,
+        "empulse",
+        "cases",
+        "PAKDD 2009 competition: card applications of a Brazilian retail chain, shipped by empulse 0.9 (MIT)",
+    ),
 }

@@ -12,6 +12,7 @@ import io
 import re
 import zlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -173,10 +174,8 @@ def _delimiter(data: bytes) -> str:
 def _records(reader: Iterator[list[str]]) -> list[list[str]]:
     """Return the next records that are not blank, up to one with a value longer than the csv module reads."""
     records: list[list[str]] = []
-    try:
+    with suppress(csv.Error):
         records.extend(record for record in islice(reader, _LOOK) if record)
-    except csv.Error:
-        pass
     return records
 
 

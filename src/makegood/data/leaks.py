@@ -148,7 +148,7 @@ class _Classes:
         """Return why a column's values tell the outcome; None when they do not."""
         kappa = self._kappa(values)
         if kappa > COPY:
-            return f"is nearly a copy of the outcome (Cohen's kappa {kappa:.3f})"
+            return f"is nearly a copy of the outcome (Cohen's kappa at least {kappa:.3f})"
         least, estimate = self._auc(values)
         return f"alone tells the outcome with an AUC of {estimate:.4f}" if least > THRESHOLD else None
 

@@ -164,9 +164,12 @@ class Policy:
     def fit(cls, payoffs: Payoffs, limits: Mapping[str, Mapping[str, Any]], expected: Floats, columns: Columns) -> Policy:
         """Return the policy with the shadow prices of validation rows: `expected` (n, n_options) and their columns.
 
-        `limits` are the case's, as plain data. Raises `CaseError` where they are wrong or leave rows without any action.
+        `limits` are the case's, as plain data. Without any rows a price is 0. Raises `CaseError` where limits are wrong or leave
+        rows without any action.
         """
         declared = Limit.declared(limits, payoffs)
+        if not len(expected):
+            return cls(payoffs, declared, (0.0,) * len(declared))
         prices = shadow_prices(expected, on_rows(declared, payoffs, columns, expected))
         return cls(payoffs, declared, tuple(prices.tolist()))
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from makegood.contracts import Floats, Ints
 
@@ -145,8 +146,6 @@ class SoftmaxRegression:
 
     def solve(self, strength: float, out_of_time: Callable[[], bool]) -> tuple[Floats, Floats]:
         """Return W (p, k) and the intercept (k,) at one strength; when time runs out, as far as the solver came."""
-        from scipy.optimize import minimize
-
         shape, mass = self.start.shape, self.target.sum(axis=1, keepdims=True)
         total = float(mass.sum())
         penalty = np.full((shape[0], 1), strength)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import lightgbm as lgb
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -18,8 +19,6 @@ from makegood.families.regression import STRENGTHS, Affine, Scaled, SoftmaxRegre
 from makegood.families.trees import parse
 
 if TYPE_CHECKING:
-    import lightgbm as lgb
-
     from makegood.families.onnx import Graph
 
 _ROWS = 4096  # scored at once by a graph
@@ -204,8 +203,6 @@ class LightGBM:
 
         An interrupt is passed on, after the trees so far were kept where they can already predict.
         """
-        import lightgbm as lgb
-
         y, y_valid = np.asarray(train.outcome, np.float64), np.asarray(valid.outcome, np.float64)
         centre, scale = (0.0, 1.0) if self.task.kind == "classes" else (float(np.median(y)), float(y.std()) or 1.0)
         params = _params(self.task, len(train), seed) | {"num_threads": _threads(features_of(train))}
@@ -219,16 +216,14 @@ class LightGBM:
             if interrupted:
                 break
         if len(texts) == len(objectives):
-            self.texts_, self.centre_, self.scale_ = tuple(texts), centre, scale
+            self._keep(texts, centre, scale)
         if interrupted:
             raise KeyboardInterrupt
         return self
 
-    @cached_property
-    def _boosters(self) -> tuple[lgb.Booster, ...]:
-        import lightgbm as lgb
-
-        return tuple(lgb.Booster(model_str=text) for text in self.texts_)
+    def _keep(self, texts: Sequence[str], centre: float, scale: float) -> None:
+        self.texts_, self.centre_, self.scale_ = tuple(texts), centre, scale
+        self._boosters = tuple(lgb.Booster(model_str=text) for text in texts)
 
     def predict(self, data: Dataset) -> Predictive:
         """Return probabilities, or quantiles in order."""
@@ -262,7 +257,7 @@ class LightGBM:
         """Return what was saved."""
         task, state = load_state(folder)
         self = cls(task)
-        self.texts_, self.centre_, self.scale_ = tuple(state["texts"]), state["centre"], state["scale"]
+        self._keep(state["texts"], state["centre"], state["scale"])
         return self
 
 
@@ -303,8 +298,6 @@ def _threads(X: Floats) -> int:
 
 def _boost(params: dict[str, Any], rows: lgb.Dataset, held: lgb.Dataset, budget: Budget) -> tuple[str, bool]:
     """Return the best booster on the held-out rows as text, and whether it was interrupted; there is at least one tree."""
-    import lightgbm as lgb
-
     booster = lgb.Booster(params, rows)
     booster.add_valid(held, "held")
     best, best_at, interrupted = np.inf, 1, False
@@ -317,5 +310,7 @@ def _boost(params: dict[str, Any], rows: lgb.Dataset, held: lgb.Dataset, budget:
             if exhausted or i - best_at >= LightGBM.PATIENCE or budget.left(time.perf_counter()) <= 0.0:
                 break
     except KeyboardInterrupt:
+        if not booster.num_trees():
+            raise
         interrupted = True
     return booster.model_to_string(num_iteration=best_at), interrupted

@@ -1,0 +1,615 @@
+"""The composition: case → prepare → train → evaluate → bundle → report. Read this file first.
+
+Every stage receives values and returns one; this module alone knows which follows which. One procedure, `learn`, is judged on rows
+that it did not see (on each outer fold) and then makes, from all rows, the model that is deployed.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from makegood import __version__, cases
+from makegood import families as families_
+from makegood import model as models
+from makegood.case import Case, duration_s
+from makegood.contracts import Budget, Columns, Dataset, Evaluation, Finding, Floats, Ints, Predictive, Quantiles, Run, Splits
+from makegood.data import identity, leaks, outcome, prepare, profile, sources, splits
+from makegood.data.transform import Transform
+from makegood.economics import policy as policies
+from makegood.economics.calibrate import fit_promise
+from makegood.economics.payoff import Payoffs
+from makegood.economics.policy import Policy
+from makegood.errors import CaseError, MakegoodError, Problem, Refused, nearest
+from makegood.report.page import ReportInput, render
+from makegood.stages import evaluate as evaluation
+from makegood.stages.convert import convert
+from makegood.stages.held_out import HeldOut, Rows, hold_out
+from makegood.stages.train import Money, Resampling, Trained, share, train
+from makegood.trust import fairness
+from makegood.trust.card import card
+from makegood.workspace import Workspace, write, write_json
+
+STAGES = ("prepare", "train", "evaluate", "bundle", "report")
+BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
+HERE = Path(".makegood")
+FILE_REASONS = 1_000  # rows of a file up to which each comes with its reasons
+
+Progress = Callable[[str, float], None]
+
+
+def _silent(stage: str, done: float) -> None:
+    """Show nothing."""
+
+
+def run(
+    case: Case | str | Path,
+    *,
+    data: Any = None,
+    candidates: Sequence[families_.Candidate] = (),
+    workspace: Path | str = HERE,
+    until: str = "report",
+    progress: Progress = _silent,
+) -> Run:
+    """Return the finished run of a case: a `Case`, a case file, or the name of a built-in case.
+
+    `data` is a polars, pandas or Arrow table in place of `data.source`; `candidates` (`makegood.wrap`) train beside the case's own
+    families; `until` is the last stage. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is not worth
+    deploying is a run whose verdict is "refuse", not an error.
+    """
+    started = time.perf_counter()
+    if until not in STAGES:
+        raise CaseError(Problem("--until", until, f"one of {', '.join(STAGES)}", nearest(until, STAGES)))
+    case = _case(case)
+    progress("prepare", 0.0)
+    prepared = prepare_rows(case, data)
+    space = Workspace(Path(workspace))
+    folder = space.new_run(case.case)
+    record = _Record(prepared, folder, progress, started)
+    record.save("case", case.to_json())
+    record.save("prepare", prepared.to_json())
+    if until == "prepare":
+        return record.finish(space)
+    trials = learn_all(prepared, candidates, progress)
+    record.save("train", trials.to_json())
+    if until == "train":
+        return record.finish(space)
+    progress("evaluate", 0.8)
+    opened = space.open_test(prepared.splits.hash, folder)
+    money = judge(prepared, trials, opened)
+    record.save("evaluate", asdict_json(money))
+    if until == "evaluate":
+        return record.finish(space, money)
+    progress("bundle", 0.9)
+    groups = fairness_table(prepared, trials)
+    page = card(case, money, prepared.splits, prepared.findings, groups, versions())
+    packed = models.pack(replace(trials.model, verdict=money.verdict), folder / "bundle", rows=trials.golden, card=page)
+    if until == "bundle":
+        return record.finish(space, money, packed)
+    progress("report", 0.97)
+    described = ReportInput(
+        case=case.to_json(),
+        case_text=case.text,
+        evaluation=money,
+        run=folder.name,
+        findings=prepared.findings,
+        split=prepared.split,
+        fairness=groups,
+        seconds=record.seconds,
+        hashes={"data": prepared.source.fingerprint, "test rows": prepared.splits.hash, "bundle": packed.id},
+        versions=versions(),
+    )
+    write(folder / "report.html", render(described))
+    return record.finish(space, money, packed)
+
+
+# ---------------------------------------------------------------------------------------------------------------- prepare
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case's rows, understood: what they are, what is to be predicted, what pays, and which rows are held out."""
+
+    case: Case
+    source: sources.Source
+    profile: profile.Profile
+    outcome: outcome.Outcome
+    policy: Policy  # payoffs and limits; prices and promises come with training
+    excluded: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    splits: Splits
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows, those without a known outcome too."""
+        return self.source.table
+
+    @cached_property
+    def known(self) -> Ints:
+        """Positions of the rows whose outcome is known."""
+        return np.flatnonzero(self.outcome.known)
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The split, for people: method, sizes, hash."""
+        s = self.splits
+        return {
+            "method": s.method,
+            "folds": len(s.folds),
+            "train": len(s.folds[0].train),
+            "test": sum(len(f.test) for f in s.folds),
+            "purged": s.purged,
+            "seed": s.seed,
+            "hash": s.hash,
+            "detail": s.detail,
+        }
+
+    def transform(self, rows: Ints) -> Transform:
+        """Return the preparation fitted on these rows alone; payoffs and protected columns are read beside the features."""
+        extra = {*self.policy.names, *self.case.data.protected}
+        return prepare.fit(self.table, self.profile, self.excluded, rows=rows, extra=extra)
+
+    def today(self, rows: Ints) -> str | Ints | None:
+        """Return what is done today: an option's name, or the option of each of the rows; None when the case does not say."""
+        name, payoffs = self.case.decision.today, self.policy.payoffs
+        if name is None or name in {o.name for o in payoffs.options} or name not in self.table.column_names:
+            return name
+        return payoffs.positions(self.table[name].take(pa.array(rows)).to_pylist())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the run's folder."""
+        return {
+            "source": {"name": self.source.name, "fingerprint": self.source.fingerprint, "rows": self.source.in_file},
+            "outcome": asdict(self.outcome.task),
+            "columns": [{"name": f.name, "kind": f.kind, "missing": f.n_missing, "distinct": f.n_unique} for f in self.profile.fields],
+            "findings": [asdict(f) for f in self.findings],
+            "split": self.split,
+        }
+
+
+def prepare_rows(case: Case, data: Any = None) -> Prepared:
+    """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`."""
+    if data is None and not case.data.source:
+        raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
+    source = sources.read(case.data.source if data is None else data, folder=case.folder)
+    table, repeated = identity.deduplicate(source.table)
+    source = replace(source, table=table)
+    columns = profile.profile(table, case.data)
+    target = outcome.type_outcome(table, case)
+    payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
+    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
+    policy = Policy.fit(payoffs, limits, np.zeros((0, len(payoffs.options))), {})
+    policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
+    found = leaks.find(table, columns, target, case.data)
+    excluded, roles = prepare.unused(columns, found, case.data)
+    findings = (*found, *roles, *target.findings, *source.findings, *repeated, *columns.findings)
+    parts = splits.make(target, case, table, seed=case.train.seed)
+    prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
+    _check_money(prepared)
+    return prepared
+
+
+def _check_money(prepared: Prepared) -> None:
+    """Raise where a payoff has no value on some row, or `today` is neither an action nor a column: before any training."""
+    rows = prepared.known
+    columns, _ = prepared.transform(rows).read(prepare.raw_columns(prepared.table.take(pa.array(rows))))
+    payoffs = prepared.policy.payoffs
+    used = {name: columns[name] for name in prepared.policy.names}
+    anchor = used or {"": np.zeros(len(rows))}
+    if prepared.outcome.task.kind == "classes":
+        payoffs.table(anchor)
+    else:
+        payoffs.at(anchor, prepared.outcome.values[rows])
+    today = prepared.today(rows)
+    policies.baseline_weights(replace(prepared.policy, limits=(), prices=()), len(rows), used, np.zeros(len(payoffs.options)), today)
+
+
+# ------------------------------------------------------------------------------------------------------------------ train
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one round of learning gives: preparation, model and policy, all from the same rows."""
+
+    transform: Transform
+    trained: Trained
+    policy: Policy
+    reference: Floats  # each option's mean payoff on the rows learnt from: what baselines may know
+    data: Dataset
+    money: Money
+
+
+def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families_.Candidate], budget: Budget, progress: Progress) -> Learnt:
+    """Return what is learnt from the given rows: features, model, prices of limits, and the map to promises."""
+    case, task, payoffs = prepared.case, prepared.outcome.task, prepared.policy.payoffs
+    table = prepared.table.take(pa.array(rows))
+    transform = prepared.transform(rows)
+    columns, _ = transform.read(prepare.raw_columns(table))
+    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows])
+    target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
+
+    def expected(predictive: Predictive, at: Ints) -> Floats:
+        return policies.expected(payoffs, predictive, _take(priced, at))
+
+    def realised(predictive: Predictive, at: Ints) -> Floats:
+        return policies.realised(payoffs, predictive, target[at], _take(priced, at))
+
+    money = Money(expected, realised)
+    clusters = prepared.splits.clusters
+    folds = Resampling(
+        splits.inner(prepared.splits, prepared.outcome, case, prepared.table, rows), clusters=None if clusters is None else clusters[rows]
+    )
+    if task.kind == "number":
+        folds = folds.with_aside(len(rows), case.train.seed)
+    makes = {c.name: partial(c.make, task) for c in candidates}
+    trained = train(
+        data, makes, folds, money, budget=budget, seed=case.train.seed, progress=lambda done, what: progress(f"train: {what}", done)
+    )
+    at, seen = trained.oof_rows, _take(priced, trained.oof_rows)
+    worth = expected(trained.oof, at)
+    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
+    policy = Policy.fit(payoffs, limits, worth, seen)
+    chosen, paid = policy.decide(worth, seen), realised(trained.oof, at)
+    policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
+    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows."""
+
+    held: HeldOut
+    learnt: Learnt
+    model: models.Model
+    golden: models.Raw
+    tested: Ints  # positions of the held-out rows, in the order of `held`
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the run's folder."""
+        trained = self.learnt.trained
+        return {"candidates": [t.to_json() for t in trained.trials], "interrupted": trained.interrupted, "seconds": self.seconds}
+
+
+def learn_all(prepared: Prepared, extra: Sequence[families_.Candidate], progress: Progress) -> Trials:
+    """Return the outer folds' held-out decisions and the model to deploy, within the case's budget.
+
+    Ctrl-C ends the training: what is finished stands, and the last round's model is the one to deploy.
+    """
+    case, began = prepared.case, time.perf_counter()
+    candidates = (*families_.find(case.train.chosen), *extra)
+    budget = Budget(case.train.budget, time.perf_counter())
+    folds, held, tested = prepared.splits.folds, list[HeldOut](), list[Ints]()
+    rounds = len(folds) + 1
+    learnt: Learnt | None = None
+    for i, fold in enumerate(folds):
+        shown = partial(_shown, progress, i, rounds)
+        learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
+        held.append(_held(prepared, learnt, fold.test))
+        tested.append(fold.test)
+        if learnt.trained.interrupted:
+            break
+    assert learnt is not None, "a split has at least one fold"
+    if not learnt.trained.interrupted:
+        learnt = learn(prepared, prepared.known, candidates, share(budget, 1), partial(_shown, progress, len(folds), rounds))
+    golden = prepare.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
+    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, np.concatenate(tested), time.perf_counter() - began)
+
+
+def _shown(progress: Progress, i: int, rounds: int, stage: str, done: float) -> None:
+    progress(stage if rounds <= 2 else f"{stage.split(',')[0]}, round {i + 1} of {rounds}", 0.8 * (i + done) / rounds)
+
+
+def _held(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
+    """Return what the policy does on rows that it did not learn from."""
+    table = prepared.table.take(pa.array(rows))
+    columns, _ = learnt.transform.read(prepare.raw_columns(table))
+    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns)))
+    conformal, reported = learnt.trained.conformal, None
+    if conformal is not None and isinstance(predictive, Quantiles):
+        reported = replace(predictive, q=conformal.apply(predictive.q))
+    clusters = prepared.splits.clusters
+    held = Rows(
+        columns=_only(columns, _sliceable(prepared)),
+        outcome=prepared.outcome.values[rows],
+        today=prepared.today(rows),
+        clusters=None if clusters is None else clusters[rows],
+    )
+    return hold_out(learnt.policy, predictive, held, learnt.reference, reported)
+
+
+def _sliceable(prepared: Prepared) -> tuple[str, ...]:
+    """Return the columns that payoffs are made of or that rows can be grouped by."""
+    needed = {*prepared.policy.names, *prepared.case.data.protected}
+    fields = prepared.profile.fields
+    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind != "date"))
+
+
+def _model(prepared: Prepared, learnt: Learnt) -> models.Model:
+    converted = convert(learnt.trained, learnt.data, learnt.money, seed=prepared.case.train.seed)
+    background = prepare.raw_columns(prepared.table.take(pa.array(_drawn(prepared, BACKGROUND))))
+    return models.Model(
+        case=prepared.case.to_json(),
+        task=prepared.outcome.task,
+        transform=learnt.transform,
+        scorer=converted.scorer,
+        policy=learnt.policy,
+        background={name: background[name] for name in learnt.transform.inputs},
+        calibrator=learnt.trained.calibrator,
+        conformal=learnt.trained.conformal,
+    )
+
+
+def _drawn(prepared: Prepared, n: int) -> Ints:
+    """Return up to n positions of known rows, drawn by the seed."""
+    return np.sort(np.random.default_rng(prepared.case.train.seed).permutation(prepared.known)[:n])
+
+
+def _only(columns: Columns, names: Sequence[str] | frozenset[str]) -> Columns:
+    return {name: columns[name] for name in columns if name in names}
+
+
+def _take(columns: Columns, rows: Ints) -> Columns:
+    return {name: values[rows] for name, values in columns.items()}
+
+
+# --------------------------------------------------------------------------------------------------------------- evaluate
+
+
+def judge(prepared: Prepared, trials: Trials, opened: int) -> Evaluation:
+    """Return what the held-out decisions are worth, and the verdict at this opening of the test rows."""
+    trained = trials.learnt.trained
+    columns, unknown = trials.golden, len(prepared.outcome.known) - len(prepared.known)
+    record = evaluation.Record(
+        n={"train": len(prepared.splits.folds[0].train), "valid": len(trained.oof_rows), "test": len(trials.held)},
+        protected=prepared.case.data.protected,
+        drivers=trials.model.drivers(columns),
+        candidates=tuple(t.to_json() for t in trained.trials),
+        calibrator=trained.calibrator.kind if trained.calibrator else "",
+        opened=opened,
+        unknown=unknown,
+        seed=prepared.case.train.seed,
+    )
+    return evaluation.evaluate(trials.held, prepared.policy.payoffs, record)
+
+
+def fairness_table(prepared: Prepared, trials: Trials) -> tuple[fairness.Group, ...]:
+    """Return how the levels of each protected column are treated; empty when the case protects none."""
+    protected = _only(trials.held.columns, prepared.case.data.protected)
+    return fairness.compare(evaluation.treatment(trials.held, prepared.policy.payoffs), protected) if protected else ()
+
+
+# ----------------------------------------------------------------------------------------------------------------- record
+
+
+@dataclass
+class _Record:
+    """The run's folder being filled: each stage's value, with the fingerprints of those before it."""
+
+    prepared: Prepared
+    folder: Path
+    progress: Progress
+    started: float
+
+    def __post_init__(self) -> None:
+        self.made_from: dict[str, str] = {"data": self.prepared.source.fingerprint}
+        self.seconds: dict[str, float] = {}
+        self._last = self.started
+
+    def save(self, stage: str, value: Mapping[str, Any]) -> None:
+        """Write a stage's value, and keep how long it took."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+        self.made_from[stage] = write_json(self.folder / f"{stage}.json", {"made_from": dict(self.made_from), **value})
+
+    def finish(self, space: Workspace, money: Evaluation | None = None, packed: models.Model | None = None) -> Run:
+        """Return the run, and make it the case's latest."""
+        report = self.folder / "report.html"
+        done = Run(
+            case=self.prepared.case.case,
+            id=self.folder.name,
+            folder=self.folder.resolve(),
+            bundle=(self.folder / "bundle").resolve() if packed else None,
+            report=report.resolve() if report.exists() else None,
+            seconds=time.perf_counter() - self.started,
+            evaluation=money,
+            findings=self.prepared.findings,
+            split=self.prepared.split,
+        )
+        write_json(self.folder / "run.json", {"made_from": self.made_from, "versions": versions(), **summary(done)})
+        space.finish(self.folder)
+        self.progress("done", 1.0)
+        return done
+
+
+def summary(done: Run) -> dict[str, Any]:
+    """Return a run as plain data: what `makegood run --json` prints."""
+    e = done.evaluation
+    head: dict[str, Any] = {
+        "case": done.case,
+        "run": done.id,
+        "bundle": str(done.bundle) if done.bundle else None,
+        "report": str(done.report) if done.report else None,
+        "seconds": round(done.seconds, 3),
+        "leaks": [{"column": f.column, "why": f.detail} for f in done.findings if f.severity == "leak"],
+        "split": done.split,
+    }
+    if e is None:
+        return head
+    return head | {
+        "value": e.value.to_json(),
+        "baselines": {name: x.to_json() for name, x in e.baselines.items()},
+        "gain": e.gain.to_json() | {"over": e.gain_over},
+        "oracle": e.oracle.to_json(),
+        "gap": e.gap.to_json(),
+        "metrics": {name: {"value": x.value, "low": x.to_json()["low"], "high": x.to_json()["high"]} for name, x in e.metrics.items()},
+        "verdict": e.verdict,
+        "why": e.why,
+        "n": e.n,
+        "opened": e.opened,
+    }
+
+
+def asdict_json(money: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as valid JSON data: figures that are not finite become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, float | np.floating):
+            return float(value) if np.isfinite(value) else None
+        return value.item() if isinstance(value, np.generic) else value
+
+    return dict(plain(asdict(money)))
+
+
+def versions() -> dict[str, str]:
+    """Return what made a model: versions of makegood, of Python, and of what computes."""
+    from importlib.metadata import version
+
+    return {"makegood": __version__, "python": platform.python_version()} | {n: version(n) for n in ("numpy", "lightgbm", "onnxruntime")}
+
+
+# ------------------------------------------------------------------------------------------------------------------ check
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found, without training."""
+
+    case: str
+    problems: tuple[Problem, ...]
+    leaks: tuple[Finding, ...] = ()
+    split: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a run would start."""
+        return not any(p.severity == "error" for p in self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `makegood check --json` prints."""
+        leaks_ = [{"column": f.column, "why": f.detail} for f in self.leaks]
+        return {"case": self.case, "problems": [asdict(p) for p in self.problems], "leaks": leaks_, "split": dict(self.split)}
+
+
+def check(case: Case | str | Path, *, data: Any = None) -> Checked:
+    """Return every problem of a case, its suspected leaks, and what the split would be; raises nothing that a case can cause."""
+    name = case.case if isinstance(case, Case) else str(case)
+    try:
+        loaded = _case(case)
+        prepared = prepare_rows(loaded, data)
+    except MakegoodError as error:
+        return Checked(name, error.problems)
+    warnings = tuple(Problem(f.column or "rows", "", f.detail, f.action, "warning") for f in prepared.findings if f.severity == "warning")
+    return Checked(loaded.case, warnings, tuple(f for f in prepared.findings if f.severity == "leak"), prepared.split)
+
+
+def _case(case: Case | str | Path) -> Case:
+    if isinstance(case, Case):
+        return case
+    if str(case) in cases.names():
+        return cases.load(str(case))
+    path = Path(case)
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        return cases.load(str(case))  # says which names there are
+    return Case.load(path)
+
+
+def override(case: str | Path, *, budget: str | None = None, seed: int | None = None) -> Case:
+    """Return a case with another training budget or seed."""
+    loaded = _case(case)
+    changed: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if budget is not None:
+        try:
+            changed["budget"] = duration_s(budget)
+        except ValueError as error:
+            raise CaseError(Problem("--budget", budget, str(error))) from None
+        if not changed["budget"] > 0:
+            raise CaseError(Problem("--budget", budget, "more than no time"))
+    return loaded.model_copy(update={"train": loaded.train.model_copy(update=changed)})
+
+
+def last_run(case: str, workspace: Path | str = HERE) -> Path:
+    """Return the folder of a case's last run; `case` is a built-in name, a case file, or a case's own name."""
+    path = Path(case)
+    name = Case.load(path).case if path.suffix in (".yaml", ".yml") and path.exists() else case
+    return Workspace(Path(workspace)).last(name)
+
+
+# ----------------------------------------------------------------------------------------------------------------- decide
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `decide_file` did."""
+
+    n: int
+    actions: Mapping[str, int]
+    promised: float
+    unit: str
+    out: Path
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `makegood decide --json` prints."""
+        return {**asdict(self), "out": str(self.out.resolve()), "notes": list(self.notes)}
+
+
+def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HERE, force: bool = False) -> Told:
+    """Decide on every row of a file, write the decisions, and return what was done.
+
+    Limits hold exactly on these rows. Raises `Refused` when the model's verdict is refuse, unless forced.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise CaseError(Problem("--out", str(out), "a file that ends in .csv or .parquet", "name one"))
+    folder = Path(model) if (Path(model) / "manifest.json").exists() else last_run(model, workspace) / "bundle"
+    deciding = models.load(folder)
+    if deciding.verdict != "deploy" and not force:
+        raise Refused(
+            Problem(str(model), f"verdict {deciding.verdict or 'none'}", "a model that beats every baseline", "see its report, or --force")
+        )
+    source = sources.read(rows, plain=deciding.transform.plain)
+    k = None if source.table.num_rows <= FILE_REASONS else 0
+    decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
+    notes = [*(f.detail for f in source.findings), *map(str, decided.notes)]
+    if decided.ignored:
+        notes.append(f"columns that the model does not know were ignored: {', '.join(decided.ignored)}")
+    if k == 0 and deciding.case.get("serve", {}).get("reasons"):
+        notes.append(f"reasons are left out: there are more than {FILE_REASONS:,} rows")
+    _write_decisions(out, decided)
+    names, counts = np.unique(decided.action.astype(str), return_counts=True)
+    actions = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return Told(len(decided), actions, float(decided.promise.sum()), decided.unit, out, tuple(notes))
+
+
+def _write_decisions(out: Path, decided: models.Decided) -> None:
+    """Write one line a row, in the rows' order; the file appears whole or not at all."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    listed = list(decided)
+    columns: dict[str, Any] = {"row": range(1, len(listed) + 1), "id": [d.id for d in listed], "action": [d.action for d in listed]}
+    if not np.isnan(decided.quantity).all():
+        columns["quantity"] = pa.array(decided.quantity, from_pandas=True)
+    columns |= {"promise": decided.promise, "unit": [d.unit for d in listed]}
+    columns |= {f"p_{name}": [d.predictive[name] for d in listed] for name in (listed[0].predictive if listed else ())}
+    if any(d.reasons for d in listed):
+        columns["reasons"] = ["; ".join(f"{r.column} = {r.value}: {r.money:+.4g}" for r in d.reasons) for d in listed]
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    part = out.with_name(f".{out.name}.part")
+    try:
+        (pyarrow.csv.write_csv if out.suffix == ".csv" else pyarrow.parquet.write_table)(table, part)
+        part.replace(out)
+    except OSError as error:
+        raise CaseError(Problem("--out", str(out), "a file that can be written", error.strerror or str(error))) from None
