@@ -100,7 +100,7 @@ def _credit_risk() -> pa.Table:
 
     file = _shipped("empulse", "datasets/data/creditscoring2.csv.gz", "cases")
     header, *lines = gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()
-    titles = [title.strip().lower() for title in header.split("\t")][:-1]  # the last title is empty
+    titles = [title.strip().lower().removeprefix("id_") for title in header.split("\t")][:-1]  # the last title is empty
     surplus = titles.index("flag_mobile_phone")
     rows = [line.split("\t") for line in lines]
     rows = [row[:surplus] + row[surplus + 1 :] if row[-1] else row[:-1] for row in rows]

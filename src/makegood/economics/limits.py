@@ -93,7 +93,12 @@ def _has_room(limits: Sequence[Limit], payoffs: Payoffs) -> None:
 
 
 def no_room(got: str) -> NoReturn:
-    """Raise the `CaseError` of limits that leave decisions without any action."""
+    """Raise the `CaseError` of limits that leave decisions without any action.
+
+    >>> no_room("room for 0.6 of the decisions")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    makegood.errors.CaseError: decision.limits: got 'room for 0.6 of the decisions'; expected an action for every decision; raise a limit...
+    """
     mend = "raise a limit, or declare an action without one (doing nothing: payoff 0)"
     raise CaseError(Problem("decision.limits", got, "an action for every decision", mend))
 
@@ -122,7 +127,12 @@ class Constraint:
 
 
 def kept(option: Ints, constraints: Sequence[Constraint]) -> bool:
-    """Tell whether the options chosen keep to every limit."""
+    """Tell whether the options chosen keep to every limit.
+
+    >>> one = Constraint(slice(0, 1), np.ones((2, 1)), 1.0)
+    >>> kept(np.array([0, 1]), [one]), kept(np.array([0, 0]), [one])
+    (True, False)
+    """
     return all(c.excess(option) == 0 for c in constraints)
 
 
@@ -141,7 +151,12 @@ def priced(values: Floats, constraints: Sequence[Constraint], prices: Sequence[f
 
 
 def on_rows(limits: Sequence[Limit], payoffs: Payoffs, columns: Columns, values: Floats) -> list[Constraint]:
-    """Return the limits on the rows of `values` (n, n_options); raises `NotBuilt` where these are not the payoffs' own options."""
+    """Return the limits on the rows of `values` (n, n_options); raises `NotBuilt` where these are not the payoffs' own options.
+
+    >>> loan = Payoffs.of({"approve": {"payoff": "outcome"}, "decline": {"payoff": "0"}}, "EUR")
+    >>> [(c.options, c.capacity) for c in on_rows([Limit("approve", "share", 0.25)], loan, {}, np.zeros((8, 2)))]
+    [(slice(0, 1, None), 2.0)]
+    """
     if limits and values.shape[1] != len(payoffs.options):
         raise NotBuilt(Problem("decision.limits", "limits on a ranking", "a ranking without limits", "remove them; see ROADMAP.md"))
     return [limit.on(columns, len(values), payoffs) for limit in limits]

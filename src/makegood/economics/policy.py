@@ -71,7 +71,14 @@ class Cell:
 
 
 def cells(payoffs: Payoffs, predictive: Predictive, outcome: NDArray[Any], columns: Columns) -> Iterator[Cell]:
-    """Yield the contribution of each declared payoff; over all cells they add up to `expected` and `realised`."""
+    """Yield the contribution of each declared payoff; over all cells they add up to `expected` and `realised`.
+
+    >>> from makegood.contracts import Probabilities
+    >>> loan = Payoffs.of({"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}, "EUR", ("no", "yes"))
+    >>> p = Probabilities(("no", "yes"), np.array([[0.75, 0.25]]))
+    >>> [(c.action, c.outcome, c.expected_part.tolist(), c.realised_part.tolist()) for c in cells(loan, p, np.array([1]), {})][:2]
+    [('approve', 'no', [[7.5, 0.0]], [[0.0, 0.0]]), ('approve', 'yes', [[-12.5, 0.0]], [[-50.0, 0.0]])]
+    """
     for _, clause in payoffs.clauses():
         alone = _summed(payoffs, predictive, columns, lambda action: possible(predictive, action), clause)
         came = _summed(payoffs, predictive, columns, lambda action: happened(predictive, outcome, action), clause)
@@ -238,6 +245,11 @@ def baseline_weights(policy: Policy, n: int, columns: Columns, reference: Floats
     each option's mean payoff on *other* rows, so that no baseline has seen the outcomes that it is judged by. Of an action with a
     quantity the constants are its best quantity by `reference`, the least and the greatest; of a ranking it is an item of the list,
     drawn at random. `today` is an option's name, or the option (n,) of each row. Raises `CaseError` where it is no option.
+
+    >>> loan = Payoffs.of({"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}, "EUR", ("no", "yes"))
+    >>> policy = Policy(loan, (Limit("approve", "share", 0.25),), (0.0,))
+    >>> {name: w.tolist() for name, w in baseline_weights(policy, 1, {}, np.array([4.0, 0.0])).items()}
+    {'always approve': [[0.25, 0.75]], 'always decline': [[0.0, 1.0]]}
     """
     payoffs = policy.payoffs
     wishes: dict[str, Ints] = {}

@@ -39,19 +39,34 @@ class Scenario:
 
 @singledispatch
 def possible(predictive: Any, action: str) -> Iterator[Scenario]:
-    """Yield what a predictive thinks possible under an action, weights summing to one in each step of the horizon."""
+    """Yield what a predictive thinks possible under an action, weights summing to one in each step of the horizon.
+
+    >>> loans = Probabilities(("no", "yes"), np.array([[0.75, 0.25]]))
+    >>> [(s.outcome, s.weight.item()) for s in possible(loans, "approve")]
+    [('no', 0.75), ('yes', 0.25)]
+    """
     raise TypeError(f"{type(predictive).__name__} is none of the five kinds of predictive")
 
 
 @singledispatch
 def happened(predictive: Any, outcome: NDArray[Any], action: str) -> Iterator[Scenario]:
-    """Yield what came true, as scenarios of weight one (or zero, for a class that did not)."""
+    """Yield what came true, as scenarios of weight one (or zero, for a class that did not).
+
+    >>> loans = Probabilities(("no", "yes"), np.array([[0.75, 0.25]]))
+    >>> [(s.outcome, s.weight.item()) for s in happened(loans, np.array([1]), "approve")]
+    [('no', 0.0), ('yes', 1.0)]
+    """
     raise TypeError(f"{type(predictive).__name__} is none of the five kinds of predictive")
 
 
 @singledispatch
 def options(predictive: Any, payoffs: Payoffs) -> tuple[Option, ...]:
-    """Return what can be chosen: the payoffs' options; of a ranking its positions."""
+    """Return what can be chosen: the payoffs' options; of a ranking its positions. Raises `CaseError` where it has several actions.
+
+    >>> show = Payoffs.of({"show": {"payoff": {"hit": "1", "miss": "0"}}}, "EUR", ("hit", "miss"))
+    >>> [o.name for o in options(Ranking(np.array([["a", "b"]]), np.array([[0.5, 0.25]])), show)]
+    ['show #1', 'show #2']
+    """
     return payoffs.options
 
 
