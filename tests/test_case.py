@@ -44,7 +44,7 @@ def test_a_case_survives_the_round_trip_through_plain_data() -> None:
     case = Case.parse(text)
     assert case.train.budget == 300
     assert case.train.chosen == ("constant", "linear")
-    assert Case.of(case.to_json()) == case
+    assert Case.of(case.to_json()) == case.model_copy(update={"text": ""})
 
 
 def test_the_whole_design_example_less_what_is_not_built() -> None:
