@@ -190,12 +190,12 @@ def _tell(done: Any, *, as_json: bool) -> None:
 
 
 class _Progress:
-    """A progress bar on a terminal, a line per stage elsewhere."""
+    """A progress bar on a terminal, elsewhere a line for each stage when it first comes."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.bar: Any = None
-        self.stage = ""
+        self.said = set[str]()
 
     def __enter__(self) -> Any:
         if sys.stderr.isatty():
@@ -213,9 +213,9 @@ class _Progress:
         """Show that `stage` is done to `share` (0 to 1)."""
         if self.bar is not None:
             self.bar.update(self.task, description=stage, completed=share)
-        elif stage != self.stage:
+        elif stage not in self.said:
             print(f"… {stage}", file=sys.stderr, flush=True)
-        self.stage = stage
+            self.said.add(stage)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

@@ -6,6 +6,7 @@ The data say what the outcome is; the user says what right and wrong are worth, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from makegood.case import Case
 from makegood.data import outcome as outcomes
 from makegood.data import profile as profiles
 from makegood.data import sources
+from makegood.economics.payoff import Payoffs
 from makegood.errors import CaseError, Problem, nearest
 
 Ask = Callable[[str, str], str]
@@ -70,8 +72,13 @@ def draft(data: str, answers: Answers, out: Path | None, *, ask: Ask | None, say
     hints = _hints(columns, answers.outcome)
     relative = os.path.relpath(Path(data).resolve(), path.resolve().parent)
     text = _yaml(name, relative if not relative.startswith("..") else str(Path(data).resolve()), answers.outcome, decision, hints)
-    Case.parse(text, where=path.name)  # what we write, we can read
-    path.write_text(text, encoding="utf-8")
+    written = Case.parse(text, where=path.name)  # what we write, a run can read
+    payoffs = Payoffs.of(outcomes.payoffs_by_class(written, known.task.classes), decision.unit, known.task.classes)
+    payoffs.check({name: kind for name, kind in columns.kinds.items() if name != answers.outcome})
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CaseError(Problem("--out", str(path), "a file that can be written", error.strerror or str(error))) from None
     say(decision.remark)
     say(f"next: makegood run {path}")
     return path
@@ -105,17 +112,24 @@ def _classes(shares: dict[str, float], answers: Answers, ask: Ask | None) -> _De
                 f"{a}:{o}={ask(f'{unit} for {a} where the outcome is {o!r} (a number, or a formula over columns)', '0')}" for a, o in cells
             )
             return _Decision(unit, _table(table, tuple(shares)), "The payoffs are yours.")
-        worth = float(ask(f"How many needless {act} is one found {positive!r} worth?", f"{shares[negative] / shares[positive]:.2g}"))
+        worth = _amount(ask(f"How many needless {act} is one found {positive!r} worth?", f"{shares[negative] / shares[positive]:.2g}"))
     stated = worth is not None
-    worth = worth or float(f"{shares[negative] / shares[positive]:.2g}")
-    if worth <= 0:
-        raise CaseError(Problem("--worth", str(worth), "a number above 0", "say how many needless actions one found case is worth"))
+    worth = float(f"{shares[negative] / shares[positive]:.2g}") if worth is None else worth
+    if not 0 < worth < math.inf:
+        raise CaseError(Problem("--worth", f"{worth:g}", "a number above 0", "say how many needless actions one found case is worth"))
     remark = f"One found {positive!r} is worth {worth:g} needless actions: " + (
         "as you said." if stated else "a default from the data, at which acting on all and on none earn the same. Put money in its place."
     )
     return _Decision(
         answers.unit or ("net benefit" if stated else "points"), {act: {positive: "1", negative: f"-1 / {worth:g}"}, leave: "0"}, remark
     )
+
+
+def _amount(reply: str) -> float:
+    try:
+        return float(reply)
+    except ValueError:
+        raise CaseError(Problem("worth", reply, "a number", "say how many needless actions one found case is worth")) from None
 
 
 def _positive(shares: dict[str, float]) -> str:
@@ -132,17 +146,14 @@ def _table(entries: Sequence[str], classes: tuple[str, ...]) -> dict[str, str | 
         if match is None:
             raise CaseError(Problem("--payoff", entry, "ACTION:OUTCOME=AMOUNT or ACTION=AMOUNT", "write for example approve:no=0.1*amount"))
         action, outcome, amount = match.groups()
-        if outcome is None:
-            actions[action] = amount
-        elif outcome not in classes:
+        if outcome is not None and outcome not in classes:
             raise CaseError(Problem("--payoff", entry, f"an outcome out of {', '.join(classes)}", nearest(outcome, classes)))
-        else:
-            cell = actions.setdefault(action, {})
-            if isinstance(cell, str):
-                raise CaseError(
-                    Problem("--payoff", entry, f"one way to give the payoff of {action!r}", f"give {action}=… or {action}:OUTCOME=…")
-                )
-            cell[outcome] = amount
+        cell = actions.get(action, {})
+        if isinstance(cell, str) or (outcome is None and cell) or outcome in cell:
+            raise CaseError(
+                Problem("--payoff", entry, f"one way to give the payoff of {action!r}", f"give {action}=… or {action}:OUTCOME=…, once")
+            )
+        actions[action] = amount if outcome is None else {**cell, outcome: amount}
     for action, cell in actions.items():
         missing = [c for c in classes if c not in cell] if isinstance(cell, dict) else []
         if missing:

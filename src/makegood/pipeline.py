@@ -290,16 +290,21 @@ def learn_all(prepared: Prepared, extra: Sequence[families_.Candidate], progress
     folds, held, tested = prepared.splits.folds, list[HeldOut](), list[Ints]()
     rounds = len(folds) + 1
     learnt: Learnt | None = None
-    for i, fold in enumerate(folds):
-        shown = partial(_shown, progress, i, rounds)
-        learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
-        held.append(_held(prepared, learnt, fold.test))
-        tested.append(fold.test)
-        if learnt.trained.interrupted:
-            break
+    try:
+        for i, fold in enumerate(folds):
+            shown = partial(_shown, progress, i, rounds)
+            learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
+            held.append(_held(prepared, learnt, fold.test))
+            tested.append(fold.test)
+            if learnt.trained.interrupted:
+                break
+        if learnt is not None and not learnt.trained.interrupted:
+            learnt = learn(prepared, prepared.known, candidates, share(budget, 1), partial(_shown, progress, len(folds), rounds))
+    except KeyboardInterrupt:  # between two trainings, or before this one had anything
+        if learnt is None or not held:
+            raise
+        learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
     assert learnt is not None, "a split has at least one fold"
-    if not learnt.trained.interrupted:
-        learnt = learn(prepared, prepared.known, candidates, share(budget, 1), partial(_shown, progress, len(folds), rounds))
     golden = prepare.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
     return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, np.concatenate(tested), time.perf_counter() - began)
 
@@ -411,7 +416,7 @@ class _Record:
         self.made_from[stage] = write_json(self.folder / f"{stage}.json", {"made_from": dict(self.made_from), **value})
 
     def finish(self, space: Workspace, money: Evaluation | None = None, packed: models.Model | None = None) -> Run:
-        """Return the run, and make it the case's latest."""
+        """Return the run, and make it the case's latest if it made a bundle: a look at one stage hides no model."""
         report = self.folder / "report.html"
         done = Run(
             case=self.prepared.case.case,
@@ -425,7 +430,8 @@ class _Record:
             split=self.prepared.split,
         )
         write_json(self.folder / "run.json", {"made_from": self.made_from, "versions": versions(), **summary(done)})
-        space.finish(self.folder)
+        if packed:
+            space.finish(self.folder)
         self.progress("done", 1.0)
         return done
 
