@@ -288,7 +288,7 @@ class Interrupt:
 
 
 def test_ctrl_c_before_a_round_has_anything_keeps_the_rounds_before(case: Path, tmp_path: Path) -> None:
-    progress = Interrupt("train: constant, round 3 of 11")
+    progress = Interrupt("train, round 3 of 11: constant, fold 1 of 5")
     done = pipeline.run(case, workspace=tmp_path, until="bundle", progress=progress)
     assert done.evaluation is not None
     assert done.evaluation.n["test"] == pytest.approx(60, abs=4)
@@ -300,7 +300,7 @@ def test_ctrl_c_before_a_round_has_anything_keeps_the_rounds_before(case: Path, 
 
 def test_ctrl_c_before_anything_is_learnt_ends_the_run(case: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(case, workspace=tmp_path, progress=Interrupt("train: constant, round 1 of 11"))
+        pipeline.run(case, workspace=tmp_path, progress=Interrupt("train, round 1 of 11: constant, fold 1 of 5"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- decide

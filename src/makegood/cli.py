@@ -213,9 +213,9 @@ class _Progress:
         """Show that `stage` is done to `share` (0 to 1)."""
         if self.bar is not None:
             self.bar.update(self.task, description=stage, completed=share)
-        elif stage not in self.said:
-            print(f"… {stage}", file=sys.stderr, flush=True)
-            self.said.add(stage)
+        elif (brief := stage.partition(":")[0]) not in self.said:
+            print(f"… {brief}", file=sys.stderr, flush=True)
+            self.said.add(brief)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

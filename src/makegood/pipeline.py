@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,20 @@ from makegood import __version__, cases
 from makegood import families as families_
 from makegood import model as models
 from makegood.case import Case, duration_s
-from makegood.contracts import Budget, Columns, Dataset, Evaluation, Finding, Floats, Ints, Predictive, Quantiles, Run, Splits
-from makegood.data import identity, leaks, outcome, prepare, profile, sources, splits
-from makegood.data.transform import Transform
-from makegood.economics import policy as policies
-from makegood.economics.calibrate import fit_promise
-from makegood.economics.payoff import Payoffs
-from makegood.economics.policy import Policy
+from makegood.contracts import Evaluation, Finding, Run
+from makegood.data import prepare, sources
 from makegood.errors import CaseError, MakegoodError, Problem, Refused, nearest
 from makegood.report.page import ReportInput, render
 from makegood.stages import evaluate as evaluation
-from makegood.stages.convert import convert
-from makegood.stages.held_out import HeldOut, Rows, hold_out
-from makegood.stages.train import Money, Resampling, Trained, share, train
+from makegood.stages.learn import Progress, Trials, learn_all
+from makegood.stages.prepare import Prepared, prepare_rows
 from makegood.trust import fairness
 from makegood.trust.card import card
 from makegood.workspace import Workspace, write, write_json
 
 STAGES = ("prepare", "train", "evaluate", "bundle", "report")
-BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
 HERE = Path(".makegood")
 FILE_REASONS = 1_000  # rows of a file up to which each comes with its reasons
-
-Progress = Callable[[str, float], None]
 
 
 def _silent(stage: str, done: float) -> None:
@@ -111,261 +101,6 @@ def run(
     return record.finish(space, money, packed)
 
 
-# ---------------------------------------------------------------------------------------------------------------- prepare
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case's rows, understood: what they are, what is to be predicted, what pays, and which rows are held out."""
-
-    case: Case
-    source: sources.Source
-    profile: profile.Profile
-    outcome: outcome.Outcome
-    policy: Policy  # payoffs and limits; prices and promises come with training
-    excluded: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    splits: Splits
-
-    @property
-    def table(self) -> pa.Table:
-        """All rows, those without a known outcome too."""
-        return self.source.table
-
-    @cached_property
-    def known(self) -> Ints:
-        """Positions of the rows whose outcome is known."""
-        return np.flatnonzero(self.outcome.known)
-
-    @property
-    def split(self) -> dict[str, Any]:
-        """The split, for people: method, sizes, hash."""
-        s = self.splits
-        return {
-            "method": s.method,
-            "folds": len(s.folds),
-            "train": len(s.folds[0].train),
-            "test": sum(len(f.test) for f in s.folds),
-            "purged": s.purged,
-            "seed": s.seed,
-            "hash": s.hash,
-            "detail": s.detail,
-        }
-
-    def transform(self, rows: Ints) -> Transform:
-        """Return the preparation fitted on these rows alone; payoffs and protected columns are read beside the features."""
-        extra = {*self.policy.names, *self.case.data.protected}
-        return prepare.fit(self.table, self.profile, self.excluded, rows=rows, extra=extra)
-
-    def today(self, rows: Ints) -> str | Ints | None:
-        """Return what is done today: an option's name, or the option of each of the rows; None when the case does not say."""
-        name, payoffs = self.case.decision.today, self.policy.payoffs
-        if name is None or name in {o.name for o in payoffs.options} or name not in self.table.column_names:
-            return name
-        return payoffs.positions(self.table[name].take(pa.array(rows)).to_pylist())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the run's folder."""
-        return {
-            "source": {"name": self.source.name, "fingerprint": self.source.fingerprint, "rows": self.source.in_file},
-            "outcome": asdict(self.outcome.task),
-            "columns": [{"name": f.name, "kind": f.kind, "missing": f.n_missing, "distinct": f.n_unique} for f in self.profile.fields],
-            "findings": [asdict(f) for f in self.findings],
-            "split": self.split,
-        }
-
-
-def prepare_rows(case: Case, data: Any = None) -> Prepared:
-    """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`."""
-    if data is None and not case.data.source:
-        raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
-    source = sources.read(case.data.source if data is None else data, folder=case.folder)
-    table, repeated = identity.deduplicate(source.table)
-    source = replace(source, table=table)
-    columns = profile.profile(table, case.data)
-    target = outcome.type_outcome(table, case)
-    payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
-    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
-    policy = Policy.fit(payoffs, limits, np.zeros((0, len(payoffs.options))), {})
-    policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
-    found = leaks.find(table, columns, target, case.data)
-    excluded, roles = prepare.unused(columns, found, case.data)
-    findings = (*found, *roles, *target.findings, *source.findings, *repeated, *columns.findings)
-    parts = splits.make(target, case, table, seed=case.train.seed)
-    prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
-    _check_money(prepared)
-    return prepared
-
-
-def _check_money(prepared: Prepared) -> None:
-    """Raise where a payoff has no value on some row, or `today` is neither an action nor a column: before any training."""
-    rows = prepared.known
-    columns, _ = prepared.transform(rows).read(prepare.raw_columns(prepared.table.take(pa.array(rows))))
-    payoffs = prepared.policy.payoffs
-    used = {name: columns[name] for name in prepared.policy.names}
-    anchor = used or {"": np.zeros(len(rows))}
-    if prepared.outcome.task.kind == "classes":
-        payoffs.table(anchor)
-    else:
-        payoffs.at(anchor, prepared.outcome.values[rows])
-    today = prepared.today(rows)
-    policies.baseline_weights(replace(prepared.policy, limits=(), prices=()), len(rows), used, np.zeros(len(payoffs.options)), today)
-
-
-# ------------------------------------------------------------------------------------------------------------------ train
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What one round of learning gives: preparation, model and policy, all from the same rows."""
-
-    transform: Transform
-    trained: Trained
-    policy: Policy
-    reference: Floats  # each option's mean payoff on the rows learnt from: what baselines may know
-    data: Dataset
-    money: Money
-
-
-def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families_.Candidate], budget: Budget, progress: Progress) -> Learnt:
-    """Return what is learnt from the given rows: features, model, prices of limits, and the map to promises."""
-    case, task, payoffs = prepared.case, prepared.outcome.task, prepared.policy.payoffs
-    table = prepared.table.take(pa.array(rows))
-    transform = prepared.transform(rows)
-    columns, _ = transform.read(prepare.raw_columns(table))
-    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows])
-    target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
-
-    def expected(predictive: Predictive, at: Ints) -> Floats:
-        return policies.expected(payoffs, predictive, _take(priced, at))
-
-    def realised(predictive: Predictive, at: Ints) -> Floats:
-        return policies.realised(payoffs, predictive, target[at], _take(priced, at))
-
-    money = Money(expected, realised)
-    clusters = prepared.splits.clusters
-    folds = Resampling(
-        splits.inner(prepared.splits, prepared.outcome, case, prepared.table, rows), clusters=None if clusters is None else clusters[rows]
-    )
-    if task.kind == "number":
-        folds = folds.with_aside(len(rows), case.train.seed)
-    makes = {c.name: partial(c.make, task) for c in candidates}
-    trained = train(
-        data, makes, folds, money, budget=budget, seed=case.train.seed, progress=lambda done, what: progress(f"train: {what}", done)
-    )
-    at, seen = trained.oof_rows, _take(priced, trained.oof_rows)
-    worth = expected(trained.oof, at)
-    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
-    policy = Policy.fit(payoffs, limits, worth, seen)
-    chosen, paid = policy.decide(worth, seen), realised(trained.oof, at)
-    policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
-    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money)
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows."""
-
-    held: HeldOut
-    learnt: Learnt
-    model: models.Model
-    golden: models.Raw
-    tested: Ints  # positions of the held-out rows, in the order of `held`
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the run's folder."""
-        trained = self.learnt.trained
-        return {"candidates": [t.to_json() for t in trained.trials], "interrupted": trained.interrupted, "seconds": self.seconds}
-
-
-def learn_all(prepared: Prepared, extra: Sequence[families_.Candidate], progress: Progress) -> Trials:
-    """Return the outer folds' held-out decisions and the model to deploy, within the case's budget.
-
-    Ctrl-C ends the training: what is finished stands, and the last round's model is the one to deploy.
-    """
-    case, began = prepared.case, time.perf_counter()
-    candidates = (*families_.find(case.train.chosen), *extra)
-    budget = Budget(case.train.budget, time.perf_counter())
-    folds, held, tested = prepared.splits.folds, list[HeldOut](), list[Ints]()
-    rounds = len(folds) + 1
-    learnt: Learnt | None = None
-    try:
-        for i, fold in enumerate(folds):
-            shown = partial(_shown, progress, i, rounds)
-            learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
-            held.append(_held(prepared, learnt, fold.test))
-            tested.append(fold.test)
-            if learnt.trained.interrupted:
-                break
-        if learnt is not None and not learnt.trained.interrupted:
-            learnt = learn(prepared, prepared.known, candidates, share(budget, 1), partial(_shown, progress, len(folds), rounds))
-    except KeyboardInterrupt:  # between two trainings, or before this one had anything
-        if learnt is None or not held:
-            raise
-        learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
-    assert learnt is not None, "a split has at least one fold"
-    golden = prepare.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
-    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, np.concatenate(tested), time.perf_counter() - began)
-
-
-def _shown(progress: Progress, i: int, rounds: int, stage: str, done: float) -> None:
-    progress(stage if rounds <= 2 else f"{stage.split(',')[0]}, round {i + 1} of {rounds}", 0.8 * (i + done) / rounds)
-
-
-def _held(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
-    """Return what the policy does on rows that it did not learn from."""
-    table = prepared.table.take(pa.array(rows))
-    columns, _ = learnt.transform.read(prepare.raw_columns(table))
-    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns)))
-    conformal, reported = learnt.trained.conformal, None
-    if conformal is not None and isinstance(predictive, Quantiles):
-        reported = replace(predictive, q=conformal.apply(predictive.q))
-    clusters = prepared.splits.clusters
-    held = Rows(
-        columns=_only(columns, _sliceable(prepared)),
-        outcome=prepared.outcome.values[rows],
-        today=prepared.today(rows),
-        clusters=None if clusters is None else clusters[rows],
-    )
-    return hold_out(learnt.policy, predictive, held, learnt.reference, reported)
-
-
-def _sliceable(prepared: Prepared) -> tuple[str, ...]:
-    """Return the columns that payoffs are made of or that rows can be grouped by."""
-    needed = {*prepared.policy.names, *prepared.case.data.protected}
-    fields = prepared.profile.fields
-    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind != "date"))
-
-
-def _model(prepared: Prepared, learnt: Learnt) -> models.Model:
-    converted = convert(learnt.trained, learnt.data, learnt.money, seed=prepared.case.train.seed)
-    background = prepare.raw_columns(prepared.table.take(pa.array(_drawn(prepared, BACKGROUND))))
-    return models.Model(
-        case=prepared.case.to_json(),
-        task=prepared.outcome.task,
-        transform=learnt.transform,
-        scorer=converted.scorer,
-        policy=learnt.policy,
-        background={name: background[name] for name in learnt.transform.inputs},
-        calibrator=learnt.trained.calibrator,
-        conformal=learnt.trained.conformal,
-    )
-
-
-def _drawn(prepared: Prepared, n: int) -> Ints:
-    """Return up to n positions of known rows, drawn by the seed."""
-    return np.sort(np.random.default_rng(prepared.case.train.seed).permutation(prepared.known)[:n])
-
-
-def _only(columns: Columns, names: Sequence[str] | frozenset[str]) -> Columns:
-    return {name: columns[name] for name in columns if name in names}
-
-
-def _take(columns: Columns, rows: Ints) -> Columns:
-    return {name: values[rows] for name, values in columns.items()}
-
-
 # --------------------------------------------------------------------------------------------------------------- evaluate
 
 
@@ -388,7 +123,7 @@ def judge(prepared: Prepared, trials: Trials, opened: int) -> Evaluation:
 
 def fairness_table(prepared: Prepared, trials: Trials) -> tuple[fairness.Group, ...]:
     """Return how the levels of each protected column are treated; empty when the case protects none."""
-    protected = _only(trials.held.columns, prepared.case.data.protected)
+    protected = {name: trials.held.columns[name] for name in prepared.case.data.protected}
     return fairness.compare(evaluation.treatment(trials.held, prepared.policy.payoffs), protected) if protected else ()
 
 

@@ -1,7 +1,7 @@
 """Where runs are kept, and how often each set of test rows was opened.
 
 DIR/openings.jsonl            one line for each verdict on test rows, never rewritten
-DIR/CASE/latest               the name of the last finished run
+DIR/CASE/latest               the name of the last run that made a bundle
 DIR/CASE/RUN/                 one run: a JSON file a stage, the bundle, the report
 """
 
@@ -41,7 +41,7 @@ class Workspace:
         write(run.parent / "latest", run.name)
 
     def last(self, case: str) -> Path:
-        """Return the folder of the case's last finished run; raises `CaseError` when there is none."""
+        """Return the folder of the last run that made a bundle; raises `CaseError` when there is none."""
         pointer = self.root / case / "latest"
         try:
             return self.root / case / pointer.read_text(encoding="utf-8").strip()

@@ -1,0 +1,180 @@
+"""Learning, as it is judged and as it is deployed: the same procedure on each outer fold and on all rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from makegood import families
+from makegood.contracts import Budget, Columns, Dataset, Floats, Ints, Predictive, Quantiles
+from makegood.data import prepare as preparation
+from makegood.data import splits
+from makegood.data.transform import Transform
+from makegood.economics import policy as policies
+from makegood.economics.calibrate import fit_promise
+from makegood.economics.policy import Policy
+from makegood.model import Model, Raw
+from makegood.stages.convert import convert
+from makegood.stages.held_out import HeldOut, Rows, hold_out
+from makegood.stages.prepare import Prepared
+from makegood.stages.train import Money, Resampling, Trained, share, train
+
+BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
+
+Progress = Callable[[str, float], None]
+"""Told the stage, and the share of the whole work that is done."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one round of learning gives: preparation, model and policy, all from the same rows."""
+
+    transform: Transform
+    trained: Trained
+    policy: Policy
+    reference: Floats  # each option's mean payoff on the rows learnt from: what baselines may know
+    data: Dataset
+    money: Money
+
+
+def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidate], budget: Budget, progress: Progress) -> Learnt:
+    """Return what is learnt from the given rows: features, model, prices of limits, and the map to promises."""
+    case, task, payoffs = prepared.case, prepared.outcome.task, prepared.policy.payoffs
+    table = prepared.table.take(pa.array(rows))
+    transform = prepared.transform(rows)
+    columns, _ = transform.read(preparation.raw_columns(table))
+    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows])
+    target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
+
+    def expected(predictive: Predictive, at: Ints) -> Floats:
+        return policies.expected(payoffs, predictive, _take(priced, at))
+
+    def realised(predictive: Predictive, at: Ints) -> Floats:
+        return policies.realised(payoffs, predictive, target[at], _take(priced, at))
+
+    money = Money(expected, realised)
+    clusters = prepared.splits.clusters
+    folds = Resampling(
+        splits.inner(prepared.splits, prepared.outcome, case, prepared.table, rows), clusters=None if clusters is None else clusters[rows]
+    )
+    if task.kind == "number":
+        folds = folds.with_aside(len(rows), case.train.seed)
+    makes = {c.name: partial(c.make, task) for c in candidates}
+    trained = train(data, makes, folds, money, budget=budget, seed=case.train.seed, progress=lambda done, what: progress(what, done))
+    at, seen = trained.oof_rows, _take(priced, trained.oof_rows)
+    worth = expected(trained.oof, at)
+    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
+    policy = Policy.fit(payoffs, limits, worth, seen)
+    chosen, paid = policy.decide(worth, seen), realised(trained.oof, at)
+    policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
+    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows."""
+
+    held: HeldOut
+    learnt: Learnt
+    model: Model
+    golden: Raw
+    tested: Ints  # positions of the held-out rows, in the order of `held`
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the run's folder."""
+        trained = self.learnt.trained
+        return {"candidates": [t.to_json() for t in trained.trials], "interrupted": trained.interrupted, "seconds": self.seconds}
+
+
+def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress: Progress) -> Trials:
+    """Return the outer folds' held-out decisions and the model to deploy, within the case's budget.
+
+    Ctrl-C ends the training: what is finished stands, and the last round's model is the one to deploy.
+    """
+    case = prepared.case
+    candidates = (*families.find(case.train.chosen), *extra)
+    budget = Budget(case.train.budget, time.perf_counter())
+    folds, held, tested = prepared.splits.folds, list[HeldOut](), list[Ints]()
+    rounds = len(folds) + 1
+    learnt: Learnt | None = None
+    try:
+        for i, fold in enumerate(folds):
+            shown = partial(_shown, progress, i, rounds)
+            learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
+            held.append(_held(prepared, learnt, fold.test))
+            tested.append(fold.test)
+            if learnt.trained.interrupted:
+                break
+        if learnt is not None and not learnt.trained.interrupted:
+            learnt = learn(prepared, prepared.known, candidates, share(budget, 1), partial(_shown, progress, len(folds), rounds))
+    except KeyboardInterrupt:  # between two trainings, or before this one had anything
+        if learnt is None or not held:
+            raise
+        learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
+    assert learnt is not None, "a split has at least one fold"
+    golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
+    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, np.concatenate(tested), time.perf_counter() - budget.start)
+
+
+def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> None:
+    progress(f"train, round {i + 1} of {rounds}: {what}", 0.8 * (i + done) / rounds)
+
+
+def _held(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
+    """Return what the policy does on rows that it did not learn from."""
+    table = prepared.table.take(pa.array(rows))
+    columns, _ = learnt.transform.read(preparation.raw_columns(table))
+    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns)))
+    conformal, reported = learnt.trained.conformal, None
+    if conformal is not None and isinstance(predictive, Quantiles):
+        reported = replace(predictive, q=conformal.apply(predictive.q))
+    clusters = prepared.splits.clusters
+    held = Rows(
+        columns=_only(columns, _sliceable(prepared)),
+        outcome=prepared.outcome.values[rows],
+        today=prepared.today(rows),
+        clusters=None if clusters is None else clusters[rows],
+    )
+    return hold_out(learnt.policy, predictive, held, learnt.reference, reported)
+
+
+def _sliceable(prepared: Prepared) -> tuple[str, ...]:
+    """Return the columns that payoffs are made of or that rows can be grouped by."""
+    needed = {*prepared.policy.names, *prepared.case.data.protected}
+    fields = prepared.profile.fields
+    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind != "date"))
+
+
+def _model(prepared: Prepared, learnt: Learnt) -> Model:
+    converted = convert(learnt.trained, learnt.data, learnt.money, seed=prepared.case.train.seed)
+    background = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, BACKGROUND))))
+    return Model(
+        case=prepared.case.to_json(),
+        task=prepared.outcome.task,
+        transform=learnt.transform,
+        scorer=converted.scorer,
+        policy=learnt.policy,
+        background={name: background[name] for name in learnt.transform.inputs},
+        calibrator=learnt.trained.calibrator,
+        conformal=learnt.trained.conformal,
+    )
+
+
+def _drawn(prepared: Prepared, n: int) -> Ints:
+    """Return up to n positions of known rows, drawn by the seed."""
+    return np.sort(np.random.default_rng(prepared.case.train.seed).permutation(prepared.known)[:n])
+
+
+def _only(columns: Columns, names: Sequence[str] | frozenset[str]) -> Columns:
+    return {name: columns[name] for name in columns if name in names}
+
+
+def _take(columns: Columns, rows: Ints) -> Columns:
+    return {name: values[rows] for name, values in columns.items()}

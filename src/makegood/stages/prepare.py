@@ -1,0 +1,118 @@
+"""The prepare stage: a case's rows, understood before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from makegood.case import Case
+from makegood.contracts import Finding, Ints, Splits
+from makegood.data import identity, leaks, outcome, profile, sources, splits
+from makegood.data import prepare as preparation
+from makegood.data.transform import Transform
+from makegood.economics import policy as policies
+from makegood.economics.payoff import Payoffs
+from makegood.economics.policy import Policy
+from makegood.errors import CaseError, Problem
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case's rows, understood: what they are, what is to be predicted, what pays, and which rows are held out."""
+
+    case: Case
+    source: sources.Source
+    profile: profile.Profile
+    outcome: outcome.Outcome
+    policy: Policy  # payoffs and limits; prices and promises come with training
+    excluded: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    splits: Splits
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows, those without a known outcome too."""
+        return self.source.table
+
+    @cached_property
+    def known(self) -> Ints:
+        """Positions of the rows whose outcome is known."""
+        return np.flatnonzero(self.outcome.known)
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The split, for people: method, sizes, hash."""
+        s = self.splits
+        return {
+            "method": s.method,
+            "folds": len(s.folds),
+            "train": len(s.folds[0].train),
+            "test": sum(len(f.test) for f in s.folds),
+            "purged": s.purged,
+            "seed": s.seed,
+            "hash": s.hash,
+            "detail": s.detail,
+        }
+
+    def transform(self, rows: Ints) -> Transform:
+        """Return the preparation fitted on these rows alone; payoffs and protected columns are read beside the features."""
+        extra = {*self.policy.names, *self.case.data.protected}
+        return preparation.fit(self.table, self.profile, self.excluded, rows=rows, extra=extra)
+
+    def today(self, rows: Ints) -> str | Ints | None:
+        """Return what is done today: an option's name, or the option of each of the rows; None when the case does not say."""
+        name, payoffs = self.case.decision.today, self.policy.payoffs
+        if name is None or name in {o.name for o in payoffs.options} or name not in self.table.column_names:
+            return name
+        return payoffs.positions(self.table[name].take(pa.array(rows)).to_pylist())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the run's folder."""
+        return {
+            "source": {"name": self.source.name, "fingerprint": self.source.fingerprint, "rows": self.source.in_file},
+            "outcome": asdict(self.outcome.task),
+            "columns": [{"name": f.name, "kind": f.kind, "missing": f.n_missing, "distinct": f.n_unique} for f in self.profile.fields],
+            "findings": [asdict(f) for f in self.findings],
+            "split": self.split,
+        }
+
+
+def prepare_rows(case: Case, data: Any = None) -> Prepared:
+    """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`."""
+    if data is None and not case.data.source:
+        raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
+    source = sources.read(case.data.source if data is None else data, folder=case.folder)
+    table, repeated = identity.deduplicate(source.table)
+    source = replace(source, table=table)
+    columns = profile.profile(table, case.data)
+    target = outcome.type_outcome(table, case)
+    payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
+    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
+    policy = Policy.fit(payoffs, limits, np.zeros((0, len(payoffs.options))), {})
+    policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
+    found = leaks.find(table, columns, target, case.data)
+    excluded, roles = preparation.unused(columns, found, case.data)
+    findings = (*found, *roles, *target.findings, *source.findings, *repeated, *columns.findings)
+    parts = splits.make(target, case, table, seed=case.train.seed)
+    prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
+    _check_money(prepared)
+    return prepared
+
+
+def _check_money(prepared: Prepared) -> None:
+    """Raise where a payoff has no value on some row, or `today` is neither an action nor a column: before any training."""
+    rows = prepared.known
+    columns, _ = prepared.transform(rows).read(preparation.raw_columns(prepared.table.take(pa.array(rows))))
+    payoffs = prepared.policy.payoffs
+    used = {name: columns[name] for name in prepared.policy.names}
+    anchor = used or {"": np.zeros(len(rows))}
+    if prepared.outcome.task.kind == "classes":
+        payoffs.table(anchor)
+    else:
+        payoffs.at(anchor, prepared.outcome.values[rows])
+    today = prepared.today(rows)
+    policies.baseline_weights(replace(prepared.policy, limits=(), prices=()), len(rows), used, np.zeros(len(payoffs.options)), today)
