@@ -108,7 +108,7 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
         for i, fold in enumerate(folds):
             shown = partial(_shown, progress, i, rounds)
             learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
-            held.append(_held(prepared, learnt, fold.test))
+            held.append(held_out(prepared, learnt, fold.test))
             tested.append(fold.test)
             if learnt.trained.interrupted:
                 break
@@ -127,7 +127,7 @@ def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> N
     progress(f"train, round {i + 1} of {rounds}: {what}", 0.8 * (i + done) / rounds)
 
 
-def _held(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
+def held_out(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
     """Return what the policy does on rows that it did not learn from."""
     table = prepared.table.take(pa.array(rows))
     columns, _ = learnt.transform.read(preparation.raw_columns(table))
