@@ -173,3 +173,17 @@ def test_a_file_that_is_there_is_not_overwritten(table: str, said: list[str]) ->
 def test_a_folder_that_cannot_be_written_is_named(table: str, said: list[str], tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"--out: got .*expected a file that can be written"):
         draft(table, Answers("bad"), tmp_path / "absent" / "c.yaml", ask=None, say=said.append)
+
+
+def test_money_for_a_number_or_many_classes_is_given_by_payoffs(tmp_path: Path, said: list[str]) -> None:
+    path = str(tmp_path / "stock.csv")
+    stock().to_csv(path, index=False)
+    with pytest.raises(
+        CaseError, match="--worth, --positive: got 'a number'; expected an outcome with two values; give the money with --payoff"
+    ):
+        drafted(path, Answers("sold", worth=3), said)
+    with pytest.raises(CaseError, match="expected ACTION=AMOUNT, where the amount may use outcome"):
+        drafted(path, Answers("sold", payoffs=("act:3=1",)), said)
+    case = drafted(path, Answers("sold", unit="EUR", payoffs=("act=outcome - 20", "skip=0")), said)
+    assert case.decision.unit == "EUR"
+    assert cell(case, "act") == "outcome - 20"

@@ -17,9 +17,10 @@ from tests.loops import LOANS, loans, stock, written
 
 import makegood as mg
 from makegood import pipeline
+from makegood.case import Case
 from makegood.contracts import Run
 from makegood.data import splits
-from makegood.errors import CaseError, DataError, Refused
+from makegood.errors import BundleError, CaseError, DataError, Refused
 from makegood.model import load
 
 TODAY = {"unit: EUR": "unit: EUR\n  today: done"}
@@ -357,8 +358,32 @@ def test_decisions_go_to_a_csv_or_a_parquet_that_can_be_written(done: Run, tmp_p
     loans(5).drop(columns="bad").to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises(CaseError, match=r"--out: got 'out.txt'; expected a file that ends in .csv or .parquet"):
         pipeline.decide_file("loans", tmp_path / "rows.csv", Path("out.txt"))
-    with pytest.raises(CaseError, match=r"--out: got .*expected a file that can be written"):
+    with pytest.raises(CaseError, match=r"--out: got .*expected a file in a folder that exists; make the folder .*absent first"):
         pipeline.decide_file(str(done.bundle), tmp_path / "rows.csv", tmp_path / "absent" / "out.csv")
+    (tmp_path / "taken.csv").mkdir()
+    with pytest.raises(CaseError, match=r"--out: got .*expected a file that can be written"):
+        pipeline.decide_file(str(done.bundle), tmp_path / "rows.csv", tmp_path / "taken.csv")
+
+
+def test_rows_of_one_column_can_be_decided(done: Run, tmp_path: Path) -> None:
+    loans(5)[["loan amount"]].to_csv(tmp_path / "rows.csv", index=False)
+    told = pipeline.decide_file(str(done.bundle), tmp_path / "rows.csv", tmp_path / "out.csv")
+    assert told.n == 5
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match=r"empty.manifest\.json: got 'no such file'; expected a complete bundle"):
+        pipeline.decide_file(str(tmp_path / "empty"), tmp_path / "rows.csv", tmp_path / "out.csv", workspace=tmp_path)
+
+
+def test_words_that_payoffs_reserve(tmp_path: Path) -> None:
+    found = pipeline.check(written(tmp_path, loans().assign(quantity=1.0)))
+    assert found.ok
+    assert any("Payoffs cannot use the column 'quantity'" in problem.got for problem in found.problems)
+    text = "case: stock\ndata: {outcome: sold}\ndecision: {unit: EUR, actions: {a: {payoff: sold - 20}, b: {payoff: 0}}}"
+    found = pipeline.check(Case.parse(text), data=stock())
+    assert "got 'sold'; expected the word outcome; payoffs call what turns out `outcome`" in str(found.problems[0])
 
 
 def test_a_file_without_a_column_that_payoffs_need_is_refused(done: Run, tmp_path: Path) -> None:

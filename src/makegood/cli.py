@@ -135,7 +135,8 @@ def check(case: CaseArg, workspace: Workspace = HERE, as_json: Json = False) -> 
 
     found = pipeline.check(case)
     for problem in found.problems:
-        _say(f"{problem.severity}: {problem}", as_json=as_json)
+        said = f"{problem.got} ({problem.next})" if problem.severity == "warning" else problem
+        _say(f"{problem.severity}: {said}", as_json=as_json)
     for leak in found.leaks:
         _say(f"leak: {leak.column}: {leak.detail} ({leak.action})", as_json=as_json)
     if as_json:

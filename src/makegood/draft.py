@@ -61,13 +61,19 @@ def draft(data: str, answers: Answers, out: Path | None, *, ask: Ask | None, say
         raise CaseError(Problem(str(path), "a file that is there already", "a new file", "give another name with --out, or remove it"))
     provisional = Case.of(_raw(name, data, answers.outcome))
     known = outcomes.type_outcome(source.table, provisional)
-    if known.task.kind == "number":
-        decision = _number(known.values[known.known].tolist())
-    elif len(known.task.classes) == 2 or answers.payoffs:
+    binary = len(known.task.classes) == 2
+    if not binary and (answers.worth is not None or answers.positive is not None):
+        got = f"{len(known.task.classes)} outcomes" if known.task.classes else "a number"
+        raise CaseError(Problem("--worth, --positive", got, "an outcome with two values", "give the money with --payoff"))
+    if answers.payoffs:
+        decision = _Decision(answers.unit or "points", _table(answers.payoffs, known.task.classes), "The payoffs are yours.")
+    elif known.task.kind == "number":
+        decision = _number(known.values[known.known].tolist(), answers.unit or "points")
+    elif binary:
         shares = {c: float((known.values[known.known] == i).mean()) for i, c in enumerate(known.task.classes)}
         decision = _classes(shares, answers, ask)
     else:
-        decision = _name_the_class(known.task.classes)
+        decision = _name_the_class(known.task.classes, answers.unit or "points")
     columns = profiles.profile(source.table, provisional.data)
     hints = _hints(columns, answers.outcome)
     relative = os.path.relpath(Path(data).resolve(), path.resolve().parent)
@@ -95,8 +101,6 @@ def _raw(name: str, data: str, outcome: str) -> dict[str, object]:
 
 def _classes(shares: dict[str, float], answers: Answers, ask: Ask | None) -> _Decision:
     """Two outcomes: act or leave; the table of money is given, asked for, or set so that acting on everybody earns nothing."""
-    if answers.payoffs:
-        return _Decision(answers.unit or "points", _table(answers.payoffs, tuple(shares)), "The payoffs are yours.")
     positive = answers.positive or _positive(shares)
     if positive not in shares:
         raise CaseError(Problem("--positive", positive, f"one of the outcomes: {', '.join(shares)}", nearest(positive, shares)))
@@ -147,7 +151,8 @@ def _table(entries: Sequence[str], classes: tuple[str, ...]) -> dict[str, str | 
             raise CaseError(Problem("--payoff", entry, "ACTION:OUTCOME=AMOUNT or ACTION=AMOUNT", "write for example approve:no=0.1*amount"))
         action, outcome, amount = match.groups()
         if outcome is not None and outcome not in classes:
-            raise CaseError(Problem("--payoff", entry, f"an outcome out of {', '.join(classes)}", nearest(outcome, classes)))
+            expected = f"an outcome out of {', '.join(classes)}" if classes else "ACTION=AMOUNT, where the amount may use outcome"
+            raise CaseError(Problem("--payoff", entry, expected, nearest(outcome, classes)))
         cell = actions.get(action, {})
         if isinstance(cell, str) or (outcome is None and cell) or outcome in cell:
             raise CaseError(
@@ -161,20 +166,20 @@ def _table(entries: Sequence[str], classes: tuple[str, ...]) -> dict[str, str | 
     return actions
 
 
-def _name_the_class(classes: tuple[str, ...]) -> _Decision:
+def _name_the_class(classes: tuple[str, ...], unit: str) -> _Decision:
     """More than two outcomes: the action is to name one, and right is worth a point."""
     actions: dict[str, str | dict[str, str]] = {f"say {c}": {o: "1" if o == c else "0" for o in classes} for c in classes}
-    return _Decision("points", actions, "Naming the outcome earns a point where it is right. Put your actions and your money in its place.")
+    return _Decision(unit, actions, "Naming the outcome earns a point where it is right. Put your actions and your money in its place.")
 
 
-def _number(values: list[float]) -> _Decision:
+def _number(values: list[float], unit: str) -> _Decision:
     """A number: the action is to state it, and every unit of error costs a point."""
     low, high = min(values), max(values)
     whole = all(float(v).is_integer() for v in values)
     step = max(1.0, round((high - low) / 200)) if whole else float(f"{(high - low) / 200:.1g}")
     quantity = f"{{min: {low:g}, max: {low + step * -(-(high - low) // step):g}, step: {step:g}}}"
     return _Decision(
-        "points",
+        unit,
         {"state": "-abs(quantity - outcome)"},
         "Each unit of error costs a point. Put your decision and your money in its place.",
         quantity,

@@ -252,7 +252,11 @@ def check(case: Case | str | Path, *, data: Any = None) -> Checked:
         prepared = prepare_rows(loaded, data)
     except MakegoodError as error:
         return Checked(name, error.problems)
-    warnings = tuple(Problem(f.column or "rows", "", f.detail, f.action, "warning") for f in prepared.findings if f.severity == "warning")
+    warnings = tuple(
+        Problem(f.column or "rows", f.detail, "a look before the run", f.action, "warning")
+        for f in prepared.findings
+        if f.severity == "warning"
+    )
     return Checked(loaded.case, warnings, tuple(f for f in prepared.findings if f.severity == "leak"), prepared.split)
 
 
@@ -314,8 +318,9 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
     """
     if out.suffix not in (".csv", ".parquet"):
         raise CaseError(Problem("--out", str(out), "a file that ends in .csv or .parquet", "name one"))
-    folder = Path(model) if (Path(model) / "manifest.json").exists() else last_run(model, workspace) / "bundle"
-    deciding = models.load(folder)
+    if not out.parent.is_dir():
+        raise CaseError(Problem("--out", str(out), "a file in a folder that exists", f"make the folder {out.parent} first"))
+    deciding = models.load(_bundle_of(model, workspace))
     if deciding.verdict != "deploy" and not force:
         raise Refused(
             Problem(str(model), f"verdict {deciding.verdict or 'none'}", "a model that beats every baseline", "see its report, or --force")
@@ -332,6 +337,19 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
     names, counts = np.unique(decided.action.astype(str), return_counts=True)
     actions = dict(zip(names.tolist(), counts.tolist(), strict=True))
     return Told(len(decided), actions, float(decided.promise.sum()), decided.unit, out, tuple(notes))
+
+
+def _bundle_of(model: str, workspace: Path | str) -> Path:
+    """Return the bundle's folder: the one that is named, or that of a case's last run."""
+    path = Path(model)
+    if (path / "manifest.json").exists():
+        return path
+    try:
+        return last_run(model, workspace) / "bundle"
+    except CaseError:
+        if path.is_dir():
+            return path  # a damaged bundle: loading says what is missing
+        raise
 
 
 def _write_decisions(out: Path, decided: models.Decided) -> None:

@@ -140,7 +140,7 @@ def _finished(raw: pa.Table, name: str, plain: Collection[str] | None, rows: del
         raise _twice(raw.column_names)
     if raw.num_rows == 0:
         raise DataError(Problem(name, "no rows", "a table with rows"))
-    if raw.num_columns < 2:
+    if raw.num_columns < 2 and plain is None:  # rows to score need no outcome
         mend = "is the delimiter one of , ; tab | ?"
         raise DataError(Problem(name, f"{raw.num_columns} column", "an outcome and at least one other column", mend))
     rows = rows or delimited.Rows(raw, raw.num_rows, 0)

@@ -93,14 +93,24 @@ def prepare_rows(case: Case, data: Any = None) -> Prepared:
     payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
     limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
     policy = Policy.fit(payoffs, limits, np.zeros((0, len(payoffs.options))), {})
+    if case.data.outcome in policy.names:
+        mend = "payoffs call what turns out `outcome`, whatever its column"
+        raise CaseError(Problem("decision", case.data.outcome, "the word outcome", mend))
     policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
     found = leaks.find(table, columns, target, case.data)
     excluded, roles = preparation.unused(columns, found, case.data)
-    findings = (*found, *roles, *target.findings, *source.findings, *repeated, *columns.findings)
+    findings = (*found, *_reserved(table, case), *roles, *target.findings, *source.findings, *repeated, *columns.findings)
     parts = splits.make(target, case, table, seed=case.train.seed)
     prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
     _check_money(prepared)
     return prepared
+
+
+def _reserved(table: pa.Table, case: Case) -> tuple[Finding, ...]:
+    """Return a warning for each column that a payoff cannot name, since the word has a meaning of its own."""
+    why = "Payoffs cannot use the column {!r}: there the word means something else."
+    names = [n for n in ("outcome", "action", "quantity") if n in table.column_names and n != case.data.outcome]
+    return tuple(Finding("reserved", n, table.num_rows, why.format(n), "kept", "warning") for n in names)
 
 
 def _check_money(prepared: Prepared) -> None:
