@@ -22,7 +22,7 @@ from makegood.economics.policy import Policy
 from makegood.model import Model, Raw
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
-from makegood.stages.prepare import Prepared
+from makegood.stages.prepare import Prepared, declared_limits
 from makegood.stages.train import Money, Resampling, Trained, share, train
 
 BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
@@ -69,8 +69,7 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     trained = train(data, makes, folds, money, budget=budget, seed=case.train.seed, progress=lambda done, what: progress(what, done))
     at, seen = trained.oof_rows, _take(priced, trained.oof_rows)
     worth = expected(trained.oof, at)
-    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
-    policy = Policy.fit(payoffs, limits, worth, seen)
+    policy = Policy.fit(payoffs, declared_limits(case), worth, seen)
     chosen, paid = policy.decide(worth, seen), realised(trained.oof, at)
     policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
     return Learnt(transform, trained, policy, paid.mean(axis=0), data, money)
@@ -84,7 +83,6 @@ class Trials:
     learnt: Learnt
     model: Model
     golden: Raw
-    tested: Ints  # positions of the held-out rows, in the order of `held`
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +99,7 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
     case = prepared.case
     candidates = (*families.find(case.train.chosen), *extra)
     budget = Budget(case.train.budget, time.perf_counter())
-    folds, held, tested = prepared.splits.folds, list[HeldOut](), list[Ints]()
+    folds, held = prepared.splits.folds, list[HeldOut]()
     rounds = len(folds) + 1
     learnt: Learnt | None = None
     try:
@@ -109,7 +107,6 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
             shown = partial(_shown, progress, i, rounds)
             learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
             held.append(held_out(prepared, learnt, fold.test))
-            tested.append(fold.test)
             if learnt.trained.interrupted:
                 break
         if learnt is not None and not learnt.trained.interrupted:
@@ -120,7 +117,7 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
         learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
     assert learnt is not None, "a split has at least one fold"
     golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
-    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, np.concatenate(tested), time.perf_counter() - budget.start)
+    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, time.perf_counter() - budget.start)
 
 
 def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> None:

@@ -91,8 +91,7 @@ def prepare_rows(case: Case, data: Any = None) -> Prepared:
     columns = profile.profile(table, case.data)
     target = outcome.type_outcome(table, case)
     payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
-    limits = {name: limit.model_dump() for name, limit in case.decision.limits.items()}
-    policy = Policy.fit(payoffs, limits, np.zeros((0, len(payoffs.options))), {})
+    policy = Policy.fit(payoffs, declared_limits(case), np.zeros((0, len(payoffs.options))), {})
     if case.data.outcome in policy.names:
         mend = "payoffs call what turns out `outcome`, whatever its column"
         raise CaseError(Problem("decision", case.data.outcome, "the word outcome", mend))
@@ -104,6 +103,11 @@ def prepare_rows(case: Case, data: Any = None) -> Prepared:
     prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
     _check_money(prepared)
     return prepared
+
+
+def declared_limits(case: Case) -> dict[str, dict[str, Any]]:
+    """Return the case's limits as plain data, as `Policy.fit` takes them."""
+    return {name: limit.model_dump() for name, limit in case.decision.limits.items()}
 
 
 def _reserved(table: pa.Table, case: Case) -> tuple[Finding, ...]:
