@@ -33,15 +33,15 @@ FRAME := requirements/build.txt requirements/uv.txt pyproject.toml tools/install
 	@$(INSTALL) requirements/cases.txt
 	@touch $@
 
-.venv/.dev: requirements/dev.txt $(FRAME)
-	@$(INSTALL) requirements/dev.txt
+.venv/.dev: requirements/dev.txt requirements/torch.txt $(FRAME)
+	@$(INSTALL) requirements/dev.txt requirements/torch.txt
 	@touch .venv/.cases $@
 
 # The locks are written for every platform at once; each is bounded by dev.txt, so that one environment fits them all.
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command 'make locks'
 locks: .venv/.dev
-	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra cases --extra wrap --group dev --output-file requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra cases --constraint requirements/dev.txt --output-file requirements/cases.txt
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/core.txt
 	$(COMPILE) --group serve --constraint requirements/dev.txt --output-file requirements/serve.txt

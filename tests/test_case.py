@@ -119,7 +119,11 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
             "outcome: defaulted, outcome_delay: soon",
             "data.outcome_delay: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d",
         ),
-        ("case: loans", "case: loans\ntrain: {families: xgboost}", "expected auto, or some of constant, linear, lightgbm; got 'xgboost'"),
+        (
+            "case: loans",
+            "case: loans\ntrain: {families: xgboost}",
+            "expected auto, or some of constant, linear, lightgbm, mlp, transformer; got 'xgboost'",
+        ),
         ("case: loans", "case: loans\ntrain: {budget: 0}", "train.budget: got '0'; expected a number above 0"),
         ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),
         ("case: loans", "case: loans\ncase: loans", "the key 'case' stands twice"),
@@ -167,3 +171,12 @@ def test_files(tmp_path: Path) -> None:
 def test_durations_that_are_none(text: str | None) -> None:
     with pytest.raises(ValueError, match="a duration such as"):
         duration_s(text)
+
+
+def test_networks_are_trained_where_the_case_names_them() -> None:
+    def chosen(families: str) -> tuple[str, ...]:
+        return Case.parse(GOOD + f"train: {{families: {families}}}\n").train.chosen
+
+    assert chosen("auto") == ("constant", "linear", "lightgbm")
+    assert chosen("[auto, mlp]") == ("constant", "linear", "lightgbm", "mlp")
+    assert chosen("[transformer, linear]") == ("constant", "transformer", "linear")

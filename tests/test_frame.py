@@ -182,12 +182,21 @@ def test_the_locks_hold_no_network_framework_and_no_copyleft_data() -> None:
     assert dev["empulse"] == "0.9.0"  # MIT; from 0.12 on it is AGPL
 
 
+def test_torch_is_pinned_where_its_build_is_not() -> None:
+    lines = (ROOT / "requirements" / "torch.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert len(pinned) == 1
+    assert re.fullmatch(r"torch==\d+\.\d+\.\d+", pinned[0])
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    assert {canonical(name) for name in groups["torch"]} <= lock("dev").keys()
+
+
 # --------------------------------------------------------------------------------------------------------- what is loaded
 
 
 @pytest.mark.parametrize("statement", ["import makegood", "from makegood.cli import app"])
 def test_starting_loads_nothing_heavy(statement: str) -> None:
-    heavy = {"duckdb", "lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "pydantic", "scipy", "sklearn"}
+    heavy = {"duckdb", "lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "pydantic", "scipy", "sklearn", "torch"}
     code = f"{statement}; import sys; print(*sorted({heavy!r} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.loops import LOANS, loans, stock, written
+from torch import nn
 
 import makegood as mg
 from makegood import pipeline
@@ -163,10 +164,10 @@ def test_until_prepare_trains_nothing(case: Path, tmp_path: Path) -> None:
 def test_a_frame_and_a_wrapped_estimator_take_the_place_of_file_and_families(make: Any, tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=300).strftime("%Y-%m-%d").to_numpy()
     text = LOANS.replace("source: loans.csv, outcome: bad", "outcome: bad, time: day").replace("linear", "constant")
-    own = mg.wrap(LogisticRegression(max_iter=500))
-    done = mg.run(mg.Case.parse(text), data=make(loans().assign(day=days)), candidates=[own], workspace=tmp_path, until="bundle")
+    own = [mg.wrap(LogisticRegression(max_iter=500)), mg.wrap(nn.LazyLinear(2), name="network", recipe={"epochs": 5})]
+    done = mg.run(mg.Case.parse(text), data=make(loans().assign(day=days)), candidates=own, workspace=tmp_path, until="bundle")
     assert done.evaluation is not None
-    assert {"constant", "LogisticRegression"} <= {c["name"] for c in done.evaluation.candidates}
+    assert {"constant", "LogisticRegression", "network"} <= {c["name"] for c in done.evaluation.candidates}
     assert done.bundle is not None
     assert (
         load(done.bundle).decide({"loan amount": 100, "credit-score": -3, "收入": 10, "sex": "f", "day": "2025-01-01"}).action == "decline"

@@ -1,8 +1,10 @@
 """Install a hash-locked set of packages, and makegood itself, into a virtual environment.
 
     python tools/install.py .venv requirements/cases.txt
+    python tools/install.py .venv requirements/dev.txt requirements/torch.txt
 
 Every file that is fetched is checked against the hash in the lock, and only wheels are taken: nothing is built here but makegood.
+What comes in another build on each machine (requirements/torch.txt) is fetched by pip, at its pinned version.
 uv does it in seconds where pip talks to the public index; where pip is told of another one (or uv does not get through), pip does it.
 The standard library is enough to run this.
 """
@@ -25,11 +27,13 @@ def main() -> None:
     """Make the environment, or mend it, so that it holds the lock and makegood."""
     if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("makegood needs Python 3.11 or newer; this is %d.%d. Name another: make PYTHON=python3.12 demo" % sys.version_info[:2])  # noqa: UP031
-    venv, lock = Path(sys.argv[1]), ROOT / sys.argv[2]
+    venv, lock, *builds = Path(sys.argv[1]), *(ROOT / name for name in sys.argv[2:])
     print(f"installing {lock.name} into {venv}", file=sys.stderr, flush=True)
     python = environment(venv)
     if not uv(python, lock):
         pip(python, "install", *LOCKED, "--requirement", str(lock))
+    for build in builds:
+        pip(python, "install", "--only-binary", ":all:", "--quiet", "--requirement", str(build))
     pip(python, "install", *LOCKED, "--requirement", str(BUILD))
     pip(python, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 

@@ -28,6 +28,11 @@ NOT_BUILT = {
 """Fields of the design that this version refuses by name, and the ability each waits for (ROADMAP.md)."""
 
 FAMILIES = ("constant", "linear", "lightgbm")
+"""What `train.families: auto` trains, the simple ones first."""
+
+NETWORKS = ("mlp", "transformer")
+"""Families that need torch and are trained where the case names them."""
+
 _DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0, "ms": 0.001}
 
 
@@ -163,14 +168,14 @@ class Train(_Spec):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.families:
-            if name != "auto" and name not in FAMILIES:
-                raise ValueError(f"auto, or some of {', '.join(FAMILIES)}; got {name!r}")
+            if name not in ("auto", *FAMILIES, *NETWORKS):
+                raise ValueError(f"auto, or some of {', '.join(FAMILIES + NETWORKS)}; got {name!r}")
         return self
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The families to train, in order; the constant is always among them."""
-        names = FAMILIES if "auto" in self.families else self.families
+        names = [name for given in self.families for name in (FAMILIES if given == "auto" else (given,))]
         return tuple(dict.fromkeys(("constant", *names)))
 
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.families import throwaway
 from tests.families.conformance import CHECKS, Subject, named
 from tests.families.throwaway import CoOccurrence, NearestQuestion, SeasonalNaive, TLearner
+from torch import nn
 
 from makegood.contracts import Dataset, Family, Task
 from makegood.families import TABLE, find, wrap
@@ -46,6 +47,10 @@ def _maker(name: str, task: Task) -> Callable[[], Family]:
     return lambda: candidate.make(task)
 
 
+def network(outputs: int) -> nn.Module:
+    return nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, outputs))
+
+
 BUILT_IN = [
     Subject(f"{name}, {label}", _maker(name, task), _table(task), _strange(), learns=name != "constant")
     for name in TABLE
@@ -57,6 +62,9 @@ WRAPPED = [
         (wrap(LogisticRegression()), "two classes"),
         (wrap(ExtraTreesClassifier(10)), "three classes"),
         (wrap(RandomForestRegressor(10)), "number"),
+        (wrap(network(2), recipe={"epochs": 20}), "two classes"),
+        (wrap(network(3), recipe={"epochs": 20}), "three classes"),
+        (wrap(network(1), recipe={"epochs": 20}), "number"),
     )
 ]
 _nothing = {"seen": pa.array([None, ["caviar"]], pa.list_(pa.string()))}

@@ -106,7 +106,7 @@ def test_a_regressor_gets_the_quantiles_of_its_residuals() -> None:
         (LinearSVC(), "wrap: got 'LinearSVC'; expected a classifier with predict_proba; wrap CalibratedClassifierCV(LinearSVC())"),
         (
             StandardScaler(),
-            "wrap: got 'StandardScaler'; expected a scikit-learn classifier or regressor; give an object with fit and predict",
+            "wrap: got 'StandardScaler'; expected a scikit-learn classifier or regressor, or a torch.nn.Module; give one of these",
         ),
         (LogisticRegression, "wrap: got 'LogisticRegression'; expected an estimator, not its class; write LogisticRegression()"),
     ],

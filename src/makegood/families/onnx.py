@@ -23,7 +23,7 @@ from makegood.families.regression import Affine
 from makegood.families.trees import Tree, ensemble_attributes
 from makegood.scorer import INPUT, OUTPUT, Scorer
 
-OPSETS = {"": 15, "ai.onnx.ml": 3}
+OPSETS = {"": 18, "ai.onnx.ml": 3}
 _IR = 8
 _HUGE = np.array([3e38, -3e38], np.float32)
 
