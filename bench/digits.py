@@ -19,7 +19,7 @@ from typing import Any
 
 import result
 
-RUNS = 3
+RUNS = 5
 EPOCHS = 5
 TRAIN_ACCURACY, TEST_ACCURACY, WALL = 0.998, 0.985, 0.6
 

@@ -44,6 +44,7 @@ class Encoder(nn.Module):
             self.register_buffer(name, torch.tensor(arrays[name], dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the encoded features (n, width)."""
         numbers = x[:, self.get_buffer("numbers")]
         z = ((numbers - self.get_buffer("centre")) * self.get_buffer("slope")).clamp(-FAR, FAR)
         z = z / (1.0 + z * z * (1.0 / SOFT**2)).sqrt()
@@ -67,6 +68,7 @@ class Shared(nn.Module):
         self.bias = nn.Parameter(_uniform(self.members * outputs, inputs=inputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the maps of each member (n, m, outputs)."""
         m = self.members
         return ((x * self.r.view(m, -1)) @ self.weight) * self.s.view(m, -1) + self.bias.view(m, -1)
 
@@ -91,6 +93,7 @@ class Mixture(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members * k))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return each member's output (n, m, k)."""
         h = self.encoder(x).unsqueeze(1)
         for layer in self.layers:
             h = functional.dropout(functional.relu(layer(h)), self.dropout, self.training)
@@ -113,6 +116,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(d, 2 * hidden), nn.Linear(hidden, d)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens after this block."""
         h, p = self.norm(x), self.dropout if self.training else 0.0
         x, asking = (x[:, :1], h[:, :1]) if self.first else (x, h)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(asking), self.k(h), self.v(h)))
@@ -145,6 +149,7 @@ class FeatureTransformer(nn.Module):
         return (self.get_buffer("place").unsqueeze(2) * self.embed.unsqueeze(1)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output (n, 1, k)."""
         tokens = (self.encoder(x) @ self.spread()).unflatten(1, (-1, self.d))
         h = functional.pad(tokens, (0, 0, 1, 0)) + self.bias.view(-1, self.d)
         for block in self.blocks:
