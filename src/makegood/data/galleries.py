@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from makegood.data.images import Pixels
 
 IMAGE, PATH, LABEL, PART = "image", "path", "label", "part"
+PLACE = {b"role": b"place"}
+"""Metadata of a column that says where an image came from: it makes no feature, and two images are equal whatever it says."""
+
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm".split())
 
@@ -121,7 +124,7 @@ class _Shelf:
         bare = labels.count(None)
         detail = f"{bare} images lie in no subfolder, which would name their class."
         found = self.findings() + ((Finding("missing_outcome", LABEL, bare, detail, "kept", "warning"),) if bare else ())
-        return Rows(pa.table(columns), len(names) + aside, aside, found)
+        return Rows(_table(columns), len(names) + aside, aside, found)
 
 
 # ------------------------------------------------------------------------------------------------- folders and columns of paths
@@ -186,6 +189,8 @@ def paths(table: pa.Table, column: str, folder: Path) -> tuple[pa.Table, tuple[F
             shelf.leave(text, "unsafe_name")
         else:
             _open(shelf, text, root, inside)
+    at = names.index(PATH if column == IMAGE else column)
+    table = table.set_column(at, pa.field(names[at], pa.string(), metadata=PLACE), table.column(at))
     return table.append_column(IMAGE, _binary(shelf.images)), shelf.findings(column)
 
 
@@ -222,6 +227,12 @@ def _classes(names: list[str]) -> tuple[list[str] | None, list[str | None]]:
     if all(len(s) > 1 and s[0].lower() in _PARTS for s in steps):
         parts, steps = [_PARTS[s[0].lower()] for s in steps], [s[1:] for s in steps]
     return parts, [s[0] if s else None for s in steps]
+
+
+def _table(columns: dict[str, Any], shape: bytes = b"") -> pa.Table:
+    """Return the table, with what is known of its columns as their metadata."""
+    said = {PATH: PLACE, PART: PLACE} | ({IMAGE: {b"shape": shape}} if shape else {})
+    return pa.table(list(columns.values()), schema=pa.schema([pa.field(n, c.type, metadata=said.get(n)) for n, c in columns.items()]))
 
 
 def _binary(images: list[bytes | None]) -> pa.ChunkedArray:
@@ -342,8 +353,7 @@ def arrays(path: Path) -> Rows:
     if others:
         detail = f"{len(others)} arrays are not images and labels by their names, such as {others[0]!r}."
         findings += (Finding("not_image", "", len(others), detail, "excluded"),)
-    fields = [pa.field(name, c.type, metadata={b"shape": shape} if name == IMAGE else None) for name, c in columns.items()]
-    table = pa.table(list(columns.values()), schema=pa.schema(fields))
+    table = _table(columns, shape)
     return Rows(table, table.num_rows, 0, findings)
 
 
