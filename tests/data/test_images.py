@@ -328,3 +328,45 @@ def test_no_bytes_raise(data: bytes, flips: list[tuple[int, int]]) -> None:
     for place, value in flips:
         damaged[place % len(damaged)] = value
     assert read(bytes(damaged), (5, 7, 3)).treatment in images.TREATMENTS
+
+
+def test_one_value_may_be_a_file_or_raw_pixels() -> None:
+    small = RGB[:2, :2]
+    assert images.of(RGB.tobytes(), BOX).pixels is not None
+    np.testing.assert_array_equal(images.of(small.tobytes(), (2, 2, 3)).pixels, small)
+    np.testing.assert_array_equal(images.of(file(small, "PNG"), (2, 2, 3)).pixels, small)
+    np.testing.assert_array_equal(
+        images.of(small.tobytes(), (4, 4, 3), (2, 2, 3)).pixels, raw(small.tobytes(), (2, 2, 3), (4, 4, 3)).pixels
+    )
+    assert images.of(small.tobytes(), (4, 4, 3)) == Image(None, "not an image", images.of(small.tobytes(), (4, 4, 3)).detail)
+    assert images.of(b"", BOX) == Image(None, "empty")
+
+
+def test_a_file_of_as_many_bytes_as_there_are_pixels_is_a_file() -> None:
+    data = file(small := RGB[:2, :2], "PNG")
+    box = (1, len(data), 1)
+    assert images.of(data, box).treatment == "ok"
+    assert images.of(b"BM" + bytes(10), (3, 4, 1)).treatment == "ok"
+    np.testing.assert_array_equal(images.of(b"BM" + bytes(10), (3, 4, 1)).pixels, np.array([66, 77] + [0] * 10).reshape(3, 4, 1))
+    assert images.of(data, box).pixels.tobytes() != data  # type: ignore[union-attr]
+    assert small.shape == (2, 2, 3)
+
+
+def test_columns_of_images_become_pixels_of_one_shape() -> None:
+    arrays = pa.field("image", pa.binary(), metadata={b"shape": b"30,40,3"})
+    columns = [pa.array([RGB.tobytes(), None]), pa.array([file(NOISE, "PNG"), b"x"]), pa.array([1, 2])]
+    table = pa.table(columns, schema=pa.schema([arrays, pa.field("photo", pa.binary()), pa.field("y", pa.int64())]))
+    made, found = images.decoded(table)
+    assert [stored_shape(f) for f in made.schema] == [BOX, images.DEFAULT, None]
+    assert stored_shape(made.schema.field("image"), images.SOURCE) is None
+    assert made["image"].to_pylist() == [RGB.tobytes(), None]
+    assert [None if v is None else len(v) for v in made["photo"].to_pylist()] == [32 * 32 * 3, None]
+    assert [(f.column, f.count, f.detail.split(" ", 1)[1]) for f in found] == [
+        ("image", 1, "images of 'image' are missing."),
+        ("photo", 1, "images of 'photo' are no PNG, JPEG, GIF, BMP, TIFF, WebP or PPM images."),
+    ]
+    shrunk, _ = images.decoded(table.select(["image"]), (4, 5), 1)
+    assert (stored_shape(shrunk.schema.field("image")), stored_shape(shrunk.schema.field("image"), images.SOURCE)) == ((4, 5, 1), BOX)
+    assert [None if v is None else len(v) for v in shrunk["image"].to_pylist()] == [20, None]
+    again, _ = images.decoded(made)
+    assert again.equals(made)

@@ -166,9 +166,52 @@ def stack(column: pa.ChunkedArray, shape: Shape, stored: Shape | None = None) ->
     return pixels, good, counts
 
 
-def stored_shape(field: pa.Field) -> Shape | None:
+def of(data: bytes, shape: Shape, stored: Shape | None = None) -> Image:
+    """Return the pixels of a file, or of raw pixels of the shape, or of the shape `stored`; made as `read` and `raw` make them.
+
+    As many bytes as there are pixels are pixels, unless they begin as a compressed file does: a BMP or PPM of that shape is longer.
+    """
+    if kind_of(data) in (None, "BMP", "PPM"):
+        for known in (shape, stored):
+            if known is not None and len(data) == math.prod(known):
+                return raw(data, known, shape)
+    return read(data, shape) if data else Image(None, "empty")
+
+
+DEFAULT = (32, 32, 3)
+SHAPE, SOURCE = b"shape", b"source"
+
+
+def decoded(table: pa.Table, size: tuple[int, int] | None = None, channels: int | None = None) -> tuple[pa.Table, tuple[Finding, ...]]:
+    """Return the table with raw pixels of one shape in each column of images, null where an image could not be read, and findings.
+
+    What the case leaves open is as it was stored in arrays, or as in `DEFAULT`. A field's metadata says the shape of the pixels
+    (`SHAPE`) and, where the arrays had another one, theirs (`SOURCE`).
+    """
+    import pyarrow as pa  # a served bundle, which needs this module, has no Arrow
+
+    found: tuple[Finding, ...] = ()
+    for at, field in enumerate(table.schema):
+        if not pa.types.is_binary(field.type):
+            continue
+        stored = stored_shape(field)
+        usual = stored or DEFAULT
+        shape = (*(size or usual[:2]), channels or usual[2])
+        pixels, good, counts = stack(table.column(at), shape, stored)
+        made = pa.array([image.tobytes() if read_ else None for image, read_ in zip(pixels, good, strict=True)], pa.binary())
+        said = {SHAPE: _written(shape)} | ({SOURCE: _written(stored)} if stored and stored != shape else {})
+        table = table.set_column(at, pa.field(field.name, pa.binary(), metadata=said), made)
+        found += findings(field.name, counts)
+    return table, found
+
+
+def _written(shape: Shape) -> bytes:
+    return ",".join(map(str, shape)).encode()
+
+
+def stored_shape(field: pa.Field, key: bytes = SHAPE) -> Shape | None:
     """Return the shape of a column of raw pixels, kept in its metadata as b"height,width,channels"; None for a column of files."""
-    text = (field.metadata or {}).get(b"shape")
+    text = (field.metadata or {}).get(key)
     if text is None:
         return None
     height, width, channels = map(int, text.split(b","))
