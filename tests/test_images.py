@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import PIL.Image
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ import makegood as mg
 from makegood import pipeline
 from makegood.case import Case
 from makegood.contracts import Run
+from makegood.draft import Answers, draft
 from makegood.errors import CaseError, DataError
 from makegood.model import load
 from makegood.stages.prepare import prepare_rows
@@ -203,3 +206,23 @@ def test_images_that_nobody_can_read(space: Path) -> None:
 def test_money_is_not_made_of_images(space: Path) -> None:
     with pytest.raises(CaseError, match="image"):
         prepare_rows(case(space, "digits.npz", ("leave: {payoff: 0}", "leave: {payoff: 0.1 * image}")))
+
+
+@pytest.mark.parametrize(("source", "size"), [("digits", "[32, 32], channels: 3"), ("digits.npz", "[8, 8], channels: 1")])
+def test_a_first_case_file_says_how_to_choose_the_pixels(space: Path, source: str, size: str) -> None:
+    path = draft(str(space / source), Answers("label"), space / f"{source[-3:]}.yaml", ask=None, say=lambda text: None)
+    assert f"  # image: {{size: {size}}}    # the pixels" in path.read_text()
+    assert Case.load(path).case == "digits"
+
+
+def test_frames_of_other_libraries_hold_images_too(space: Path, runs: dict[str, Run]) -> None:
+    assert runs["digits"].bundle is not None
+    model = load(runs["digits"].bundle)
+    cells = [a_file(space), None, a_file(space, 1)]
+    wanted = model.decide([{"image": cell} for cell in cells])
+    for frame in (pl.DataFrame({"image": cells}), pd.DataFrame({"image": cells}), pa.table({"image": pa.array(cells, pa.large_binary())})):
+        assert [d.predictive for d in model.decide(frame)] == [d.predictive for d in wanted]
+    files = sorted((space / "digits").rglob("0*.png")) + sorted((space / "digits").rglob("1*.png"))
+    columns = {"image": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]}
+    first, second = (prepare_rows(case(space, "x"), frame).table for frame in (pl.DataFrame(columns), pd.DataFrame(columns)))
+    assert first.equals(second)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from makegood.case import Case, Data
+from makegood.case import Case, Data, Images
 from makegood.data.profile import profile
 from makegood.data.sources import read
 from makegood.errors import CaseError
@@ -192,3 +192,10 @@ def test_an_image_plays_no_other_role(role: str) -> None:
     data = Data(**{"outcome": "y", role: "image"})
     with pytest.raises(CaseError, match=rf"^data.{role}: got 'image'; expected a column of values, not of images; name another column$"):
         profile(gallery([b"a", b"b"]), data)
+
+
+def test_pixels_are_not_asked_of_a_table_without_images() -> None:
+    with pytest.raises(
+        CaseError, match=r"^data.image: got 'a size or channels'; expected data that hold images; remove it, or name a column"
+    ):
+        profile(pa.table({"x": [1, 2], "y": [0, 1]}), Data(outcome="y", image=Images(channels=1)))

@@ -111,6 +111,9 @@ def _check_names(table: pa.Table, data: Data) -> None:
         for name in named if isinstance(named, tuple) else (named,):
             if name is not None and pa.types.is_binary(table.schema.field(name).type):
                 raise CaseError(Problem(f"data.{role}", name, "a column of values, not of images", "name another column"))
+    if (data.image.size or data.image.channels) and not any(pa.types.is_binary(kind) for kind in table.schema.types):
+        mend = "remove it, or name a column of paths in data.path"
+        raise CaseError(Problem("data.image", "a size or channels", "data that hold images", mend))
     both = set(data.keep) & set(data.known_later)
     if both:
         raise CaseError(Problem("data.keep", min(both), "a column that is not in data.known_later too", "take it out of one of the two"))
