@@ -41,7 +41,7 @@ FRAME := requirements/build.txt requirements/uv.txt pyproject.toml tools/install
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command 'make locks'
 locks: .venv/.dev
-	$(COMPILE) pyproject.toml --extra cases --extra wrap --group dev --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra cases --extra image --extra wrap --group dev --output-file requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra cases --constraint requirements/dev.txt --output-file requirements/cases.txt
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/core.txt
 	$(COMPILE) --group serve --constraint requirements/dev.txt --output-file requirements/serve.txt

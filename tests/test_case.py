@@ -114,6 +114,17 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
         ("    decline: {payoff: 0, reveals: false}\n", "", "expected at least two actions"),
         ("outcome: defaulted", "outcome: defaulted, affected_by_action: yes", "treatment cases are not built yet"),
         ("outcome: defaulted", "outcome: defaulted, time: defaulted", "expected a time column other than the outcome 'defaulted'"),
+        ("outcome: defaulted", "outcome: defaulted, path: defaulted", "expected a path column other than the outcome 'defaulted'"),
+        ("outcome: defaulted", "outcome: defaulted, image: {size: [0, 8]}", "data.image.size.0: got '0'; expected a number of at least 1"),
+        (
+            "outcome: defaulted",
+            "outcome: defaulted, image: {size: [8, 900]}",
+            "data.image.size.1: got '900'; expected a number of at most 512",
+        ),
+        ("outcome: defaulted", "outcome: defaulted, image: {size: 8}", "data.image.size: got '8'; expected"),
+        ("outcome: defaulted", "outcome: defaulted, image: {size: [8]}", "data.image.size.1: got 'nothing'; expected this field"),
+        ("outcome: defaulted", "outcome: defaulted, image: {channels: 4}", "data.image.channels: got '4'; expected 1 (grey) or 3 (RGB)"),
+        ("outcome: defaulted", "outcome: defaulted, image: {chanels: 1}", "expected one of size, channels; did you mean 'channels'?"),
         (
             "outcome: defaulted",
             "outcome: defaulted, outcome_delay: soon",
@@ -180,3 +191,10 @@ def test_networks_are_trained_where_the_case_names_them() -> None:
     assert chosen("auto") == ("constant", "linear", "lightgbm")
     assert chosen("[auto, mlp]") == ("constant", "linear", "lightgbm", "mlp")
     assert chosen("[transformer, linear]") == ("constant", "transformer", "linear")
+
+
+def test_the_pixels_of_images_are_a_part_of_the_case() -> None:
+    assert Case.parse(GOOD).data.image.model_dump() == {"size": None, "channels": None}
+    case = Case.parse(GOOD.replace("outcome: defaulted", "outcome: defaulted, path: file, image: {size: [28, 32], channels: 1}"))
+    assert (case.data.path, case.data.image.size, case.data.image.channels) == ("file", (28, 32), 1)
+    assert Case.of(case.to_json()).data == case.data

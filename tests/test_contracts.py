@@ -37,7 +37,9 @@ def test_a_dataset_takes_rows_in_order_and_forgets_the_outcome() -> None:
     assert len(part) == 2
     assert part.without_outcome().outcome is None
     bare = Dataset(pa.table({"a": [1, 2]})).take(np.array([1]))
-    assert (bare.features, bare.outcome, bare.weight) == (None, None, None)
+    assert (bare.features, bare.outcome, bare.weight, bare.shape) == (None, None, None, None)
+    image = Dataset(pa.table({"a": [1, 2]}), np.zeros((2, 12), np.float32), shape=(2, 2, 3))
+    assert (image.take(np.array([1])).shape, image.without_outcome().shape) == ((2, 2, 3), (2, 2, 3))
 
 
 def test_budget_is_never_negative() -> None:

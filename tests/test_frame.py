@@ -152,7 +152,7 @@ def canonical(requirement: str) -> str:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    distribution = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+    distribution = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     foreign = {distribution.get(name, name) for name in imported() - set(sys.stdlib_module_names) - {"makegood"}}
     needed = {canonical(requirement) for requirement in PROJECT["dependencies"]}
     optional = {canonical(requirement) for extra in PROJECT["optional-dependencies"].values() for requirement in extra}

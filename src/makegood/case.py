@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from makegood.errors import CaseError, NotBuilt, Problem, nearest
 
@@ -66,8 +66,24 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Number = Annotated[float, BeforeValidator(lambda v: _finite(float(v)))]
 
 
+Side = Annotated[int, Field(ge=1, le=512)]
+
+
+def _channels(value: int) -> int:
+    if value not in (1, 3):
+        raise ValueError("1 (grey) or 3 (RGB)")
+    return value
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Images(_Spec):
+    """The pixels that every image is given; what is left open is as the images are stored in arrays, or 32 × 32 RGB."""
+
+    size: tuple[Side, Side] | None = None  # height, width
+    channels: Annotated[int, AfterValidator(_channels)] | None = None
 
 
 class Data(_Spec):
@@ -84,12 +100,14 @@ class Data(_Spec):
     protected: Words = ()
     categories: Words = ()  # number-coded columns that are labels, not amounts
     type: Literal["auto", "classes", "number"] = "auto"  # of the outcome
+    path: str | None = None  # a column of paths to images
+    image: Images = Images()
 
     @model_validator(mode="after")
     def _built(self) -> Self:
         if self.affected_by_action:
             raise ValueError("no (treatment cases are not built yet: see ROADMAP.md)")
-        for name in ("time", "group"):
+        for name in ("time", "group", "path"):
             if getattr(self, name) == self.outcome:
                 raise ValueError(f"a {name} column other than the outcome {self.outcome!r}")
         return self

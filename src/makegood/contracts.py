@@ -22,7 +22,8 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 Columns = Mapping[str, NDArray[Any]]
-"""A columnar batch: float64 arrays (NaN is missing) for numbers, booleans and dates; object arrays of `str | None` for the rest."""
+"""A columnar batch: float64 arrays (NaN is missing) for numbers, booleans and dates; object arrays of
+`str | None` for texts, and of `bytes | None` (raw pixels) for images."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- figures
@@ -77,7 +78,8 @@ class Dataset:
     """Rows as a family sees them.
 
     `table` holds the columns as read, `features` (n, n_features) float32 what preparation made of them (None before it, and for
-    families that read `table`). `outcome` is int64 class codes (n,) or float64 values (n,), or whatever the family's kind of
+    families that read `table`). `shape` (height, width, channels) says that the features are the pixels of one image, in that order,
+    and nothing else. `outcome` is int64 class codes (n,) or float64 values (n,), or whatever the family's kind of
     prediction needs (relevant items, potential outcomes); None when unknown, as at serving. `predict` never reads it.
     """
 
@@ -85,6 +87,7 @@ class Dataset:
     features: Floats | None = None
     outcome: NDArray[Any] | None = None
     weight: Floats | None = None
+    shape: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -96,11 +99,12 @@ class Dataset:
             None if self.features is None else self.features[rows],
             None if self.outcome is None else self.outcome[rows],
             None if self.weight is None else self.weight[rows],
+            self.shape,
         )
 
     def without_outcome(self) -> Dataset:
         """Return the same rows as serving sees them."""
-        return Dataset(self.table, self.features)
+        return Dataset(self.table, self.features, shape=self.shape)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from makegood.case import Case
+from makegood.data import images, sources
 from makegood.data import outcome as outcomes
 from makegood.data import profile as profiles
-from makegood.data import sources
 from makegood.economics.payoff import Payoffs
 from makegood.errors import CaseError, Problem, nearest
 
@@ -55,7 +57,9 @@ def draft(data: str, answers: Answers, out: Path | None, *, ask: Ask | None, say
     if answers.outcome not in source.table.column_names:
         hint = nearest(answers.outcome, source.table.column_names)
         raise CaseError(Problem("--outcome", answers.outcome, f"a column of {source.name}: {', '.join(source.table.column_names)}", hint))
-    name = re.sub(r"[^\w.-]+", "-", re.sub(r"(\.(csv|tsv|txt|parquet|gz|zst))+$", "", Path(data).name)).strip("-.") or "case"
+    name = (
+        re.sub(r"[^\w.-]+", "-", re.sub(r"(\.(csv|tsv|txt|parquet|gz|zst|zip|tar|tgz|npz))+$", "", Path(data).name)).strip("-.") or "case"
+    )
     path = out or Path(f"{name}.yaml")
     if path.exists():
         raise CaseError(Problem(str(path), "a file that is there already", "a new file", "give another name with --out, or remove it"))
@@ -75,7 +79,7 @@ def draft(data: str, answers: Answers, out: Path | None, *, ask: Ask | None, say
     else:
         decision = _name_the_class(known.task.classes, answers.unit or "points")
     columns = profiles.profile(source.table, provisional.data)
-    hints = _hints(columns, answers.outcome)
+    hints = _hints(columns, answers.outcome) + _pixels(source.table)
     relative = os.path.relpath(Path(data).resolve(), path.resolve().parent)
     text = _yaml(name, relative if not relative.startswith("..") else str(Path(data).resolve()), answers.outcome, decision, hints)
     written = Case.parse(text, where=path.name)  # what we write, a run can read
@@ -194,6 +198,12 @@ def _hints(columns: profiles.Profile, outcome: str) -> list[str]:
     if sensitive:
         hints.append(f"  # protected: [{', '.join(map(_text, sensitive))}]    # kept out of the model, always in the fairness table")
     return hints
+
+
+def _pixels(table: pa.Table) -> list[str]:
+    """Return a commented line that says what pixels images are given, where there are images."""
+    shapes = [images.stored_shape(field) or images.DEFAULT for field in table.schema if pa.types.is_binary(field.type)]
+    return [f"  # image: {{size: [{h}, {w}], channels: {c}}}    # the pixels that every image is given" for h, w, c in shapes[:1]]
 
 
 def _text(value: str) -> str:

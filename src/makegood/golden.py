@@ -6,6 +6,7 @@ Replaying them compares every step: features, raw scores, predictive, expected p
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,10 @@ from makegood.errors import Problem
 TOLERANCE = 1e-6
 """How far a number may be off on another processor: of itself where it is above 1; of the largest payoff where it is money."""
 
-ROWS = 24
+ROWS, FEWEST = 24, 4
+CELLS = 50_000
+"""Features that the golden rows may have in all, though `FEWEST` are always taken: an image has thousands."""
+
 EDGES: tuple[Any, ...] = (None, "\u2203 never seen", 1e300, -1e300, 0, True, [], {"a": 1})
 _STEPS = {"features": "feature", "raw": "raw score", "predictive": "predictive", "expected": "expected payoff", "promise": "promise"}
 _MONEY = ("expected", "promise")
@@ -39,9 +43,9 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def pick(
-    raw: Mapping[str, Sequence[Any] | NDArray[Any]], spared: Sequence[str], pays: Callable[[dict[str, Any]], bool]
+    raw: Mapping[str, Sequence[Any] | NDArray[Any]], spared: Sequence[str], pays: Callable[[dict[str, Any]], bool], most: int = ROWS
 ) -> list[dict[str, Any]]:
-    """Return at most `ROWS` rows drawn from `raw` for which `pays`, and the edges of the first; none when no row pays.
+    """Return at most `most` rows drawn from `raw` for which `pays`, and the edges of the first; none when no row pays.
 
     On an edge every column of `spared` holds one of `EDGES`, or nothing; the others keep the row's own values.
     """
@@ -51,14 +55,14 @@ def pick(
         row = {name: json_cell(values[i]) for name, values in raw.items()}
         if pays(row):
             found.append(row)
-        if len(found) == ROWS:
+        if len(found) == most:
             break
     kept = {name: value for name, value in found[0].items() if name not in spared} if found else {}
     return [*found, *(kept | dict.fromkeys(spared, edge) for edge in EDGES), kept] if found else []
 
 
 def json_cell(cell: Any) -> Any:
-    """Return a cell as the JSON value that is read as the cell is: NaN, infinity and no time become None.
+    """Return a cell as the JSON value that is read as the cell is: NaN, infinity and no time become None, bytes base64.
 
     >>> json_cell(np.float64(0.5)), json_cell(np.nan), json_cell(np.datetime64("2024-02-29"))
     (0.5, None, '2024-02-29')
@@ -66,6 +70,8 @@ def json_cell(cell: Any) -> Any:
     cell = cell.item() if isinstance(cell, np.generic) else cell
     if cell is None or isinstance(cell, str | bool | int):
         return cell
+    if isinstance(cell, bytes):
+        return base64.b64encode(cell).decode()
     if isinstance(cell, float):
         return cell if np.isfinite(cell) else None
     return cell.isoformat()  # NumPy's moments come as dates; a source holds nothing else

@@ -26,7 +26,7 @@ from makegood.economics.calibrate import Calibrator
 from makegood.economics.conformal import Conformal
 from makegood.economics.policy import Policy, expected
 from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
-from makegood.golden import Golden, compare, json_cell, pick
+from makegood.golden import CELLS, FEWEST, ROWS, Golden, compare, json_cell, pick
 from makegood.ids import uuid7
 from makegood.scorer import INPUT, OUTPUT, Scorer
 from makegood.trust import explain as shapley
@@ -35,6 +35,8 @@ __all__ = ["Decided", "INPUT", "Model", "OUTPUT", "Scorer", "load", "pack", "ver
 
 Raw = Mapping[str, Sequence[Any] | NDArray[Any]]
 """Columns of values as they came, from Arrow (`prepare.raw_columns`) or out of JSON, all of one length."""
+
+_CELLS = 1 << 26  # features that are worked on at once
 
 Predicted = Probabilities | Quantiles
 """The two kinds of prediction that a bundle of this version makes."""
@@ -174,7 +176,7 @@ class Model:
         """
         n = self._length(raw)
         k = int(self.case.get("serve", {}).get("reasons", 0)) if reasons is None else reasons
-        decide, step = (self.policy.decide_all, n) if exact_limits else (self.policy.decide, self.block)
+        decide, step = (self.policy.decide_all, n) if exact_limits else (self.policy.decide, self._step)
         parts = [self._decide_part(raw, slice(at, min(at + step, n)), decide, k) for at in range(0, max(n, 1), max(step, 1))]
         choices = _joined([part.choices for part in parts])
         names, quantities = self._options
@@ -190,6 +192,11 @@ class Model:
             unit=self.policy.payoffs.unit,
             model=self.id,
         )
+
+    @property
+    def _step(self) -> int:
+        """How many rows are worked on at once: fewer than `block` where they have as many features as images do."""
+        return max(1, min(self.block, _CELLS // max(len(self.transform.features), 1)))
 
     def _decide_rows(self, rows: Sequence[Mapping[str, Any]], reasons: int | None) -> list[Decision]:
         for i, row in enumerate(rows, 1):
@@ -230,9 +237,13 @@ class Model:
             columns = dict(found.columns)
             for i, option in enumerate(choices.option.tolist()):
                 top = self._explain(columns, i, option).top(k)
-                reasons[i] = tuple(Reason(name, _shown(rows[name][i]) if name in rows else _shown(None), money) for name, money in top)
+                reasons[i] = tuple(Reason(name, self._shown(name, rows[name][i] if name in rows else None), money) for name, money in top)
         notes = [replace(note, rows=tuple(row + part.start for row in note.rows)) for note in found.notes]
         return _Part(choices, predictive, reasons, notes)
+
+    def _shown(self, name: str, cell: Any) -> str:
+        """Return a value for a reader, who needs no bytes of an image."""
+        return "an image" if name in self.transform.images and isinstance(cell, bytes | str) else _shown(cell)
 
     # --------------------------------------------------------------------------------------------------------- assessment
 
@@ -514,7 +525,8 @@ def _golden(model: Model, raw: Raw) -> Golden:
     model._length(raw)
     known = {name: values for name, values in raw.items() if name in model._inputs}
     spared = [name for name in known if name not in model._required]
-    rows = pick(known, spared, lambda row: model._pays(model.transform.read({name: [cell] for name, cell in row.items()})[0]))
+    most = min(ROWS, max(FEWEST, CELLS // max(len(model.transform.features), 1)))
+    rows = pick(known, spared, lambda row: model._pays(model.transform.read({name: [cell] for name, cell in row.items()})[0]), most)
     if not rows:
         raise DataError(Problem("rows", "no row on which every payoff is a number", "at least one", "complete the payoffs' columns"))
     return _observed(model, rows)[0]

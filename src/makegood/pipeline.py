@@ -325,7 +325,7 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
         raise Refused(
             Problem(str(model), f"verdict {deciding.verdict or 'none'}", "a model that beats every baseline", "see its report, or --force")
         )
-    source = sources.read(rows, plain=deciding.transform.plain)
+    source = sources.read(rows, plain=deciding.transform.plain, path=deciding.case["data"].get("path"))
     k = None if source.table.num_rows <= FILE_REASONS else 0
     decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
     notes = [*(f.detail for f in source.findings), *map(str, decided.notes)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from makegood.data.identity import deduplicate, fingerprint, row_hashes
+from makegood.data.identity import deduplicate, fingerprint, looks, row_hashes
 
 TABLE = pa.table(
     {
@@ -74,3 +74,38 @@ def test_rows_that_look_alike_are_kept_and_counted() -> None:
 
 def test_no_two_rows_alike() -> None:
     assert deduplicate(TABLE) == (TABLE, ())
+
+
+def pictures(images: list[bytes | None], labels: list[int]) -> pa.Table:
+    place = pa.field("path", pa.string(), metadata={b"role": b"place"})
+    names = pa.array([f"{i}.png" for i in range(len(images))])
+    return pa.table(
+        [pa.array(images, pa.binary()), names, pa.array(labels)],
+        schema=pa.schema([pa.field("image", pa.binary()), place, pa.field("y", pa.int64())]),
+    )
+
+
+def test_images_have_a_fingerprint_and_hashes_of_their_bytes() -> None:
+    table = pictures([b"a", b"", None, b"a"], [0, 0, 0, 0])
+    chunks = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert fingerprint(chunks) == fingerprint(table)
+    assert len({fingerprint(table), fingerprint(pictures([b"a", None, b"", b"a"], [0, 0, 0, 0]))}) == 2
+    assert len(set(row_hashes(table.select(["image"])).tolist())) == 3
+
+
+def test_equal_images_look_alike_wherever_they_lie_and_whatever_is_said_of_them() -> None:
+    seen = looks(pictures([b"a", b"b", b"a", None, None], [0, 0, 1, 0, 1])).tolist()
+    assert seen[0] == seen[2]
+    assert len(set(seen)) == 4  # rows without an image are told apart by the rest
+    assert (looks(TABLE) == row_hashes(TABLE)).all()
+
+
+def test_copies_of_an_image_are_dropped_wherever_they_lie() -> None:
+    kept, findings = deduplicate(pictures([b"a", b"b", b"a", b"b"], [0, 1, 0, 2]))
+    assert kept["path"].to_pylist() == ["0.png", "1.png", "3.png"]
+    assert [(f.kind, f.count, f.action) for f in findings] == [("duplicate", 1, "dropped")]
+
+
+def test_rows_without_an_image_are_no_copies_of_each_other() -> None:
+    table = pictures([b"a", b"b", b"c", None, None], [0, 1, 0, 1, 1])
+    assert deduplicate(table)[0].num_rows == 5

@@ -224,3 +224,10 @@ def test_auc_with_ties_and_one_class() -> None:
 def test_real_tables_have_no_leaks(shared: Any, case: Any, name: str, outcome: str) -> None:
     table, spec = read(shared(name)).table, case(outcome)
     assert leaks.find(table, profile(table, spec.data), type_outcome(table, spec), spec.data) == ()
+
+
+def test_an_image_leaks_by_being_there_and_never_by_its_pixels(case: Any) -> None:
+    pixels = [b"yes" if y else b"no" for y in Y]
+    assert find({"photo": pixels}, case()) == {}
+    found = find({"photo": [b"x%d" % i if y else None for i, y in enumerate(Y)]}, case())
+    assert found["photo"].detail.startswith("Column 'photo' is filled only where the outcome is 'yes'")

@@ -222,3 +222,15 @@ def test_real_tables(shared: Any, case: Any, name: str, declared: dict[str, Any]
     assert np.isfinite(features).all()
     again = transform.read(prepare.raw_columns(read(shared(name), plain=transform.plain).table))
     assert (transform.apply(again[0]).view(np.int32) == features.view(np.int32)).all(), "a file to score is read as the file trained on"
+
+
+def test_an_image_makes_a_feature_of_each_pixel(case: Any) -> None:
+    raw = [bytes([i % 256, 0, 0, 0, 0, i % 7]) for i in range(N)]
+    table = pa.table({"photo": [*raw[:-1], None], "y": [i % 2 for i in range(N)]})
+    field = pa.field("photo", pa.binary(), metadata={b"shape": b"1,2,3", b"source": b"2,4,3"})
+    transform = fit(table.cast(pa.schema([field, table.schema.field("y")])), case(), ("y",))
+    assert transform.columns == (Column("photo", "image", shape=(1, 2, 3), stored=(2, 4, 3)),)
+    raw_photo = prepare.raw_columns(table)["photo"]
+    assert (raw_photo.dtype, raw_photo[-1]) == (object, None)
+    features = transform.apply(transform.read({"photo": raw_photo})[0])
+    assert features[[1, N - 1]].tolist() == [[np.float32(1) / np.float32(255), 0, 0, 0, 0, np.float32(1) / np.float32(255)], [0.0] * 6]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from makegood.case import Case, Data
+from makegood.case import Case, Data, Images
 from makegood.data.profile import profile
 from makegood.data.sources import read
 from makegood.errors import CaseError
@@ -167,3 +167,35 @@ def test_real_tables(shared: Any, case: Any) -> None:
     telco = found("general/telco_churn.csv.gz", "Churn")
     assert (telco["customerID"], telco["TotalCharges"], telco["Partner"], telco["Contract"]) == ("id", "number", "boolean", "category")
     assert found("treatment/actg175.csv", "cens")["pidnum"] == "id"
+
+
+def gallery(images: list[bytes | None]) -> pa.Table:
+    n = len(images)
+    place = pa.field("path", pa.string(), metadata={b"role": b"place"})
+    schema = pa.schema([pa.field("image", pa.binary()), place, pa.field("y", pa.int64())])
+    return pa.table([pa.array(images, pa.binary()), pa.array(["one folder"] * n), pa.array([i % 2 for i in range(n)])], schema=schema)
+
+
+def test_images_and_where_they_lie() -> None:
+    found = profile(gallery([b"a", b"b", b"a", None]), Data(outcome="y", keep=("path",)))
+    assert (found["image"].kind, found["image"].reads, found["image"].n_missing, found["image"].n_unique) == ("image", "image", 1, 2)
+    assert not found["image"].numeric
+    assert (found["path"].kind, found["path"].reads) == ("place", "category")
+    assert [(f.kind, f.detail) for f in found.findings] == [("place", "Column 'path' says where an image lies; it makes no feature.")]
+    assert found.kinds == {"image": "image", "path": "category", "y": "number"}
+    assert profile(gallery([b"a", b"a"]), Data(outcome="y"))["image"].kind == "constant"
+    assert profile(gallery([None, None]), Data(outcome="y"))["image"].kind == "empty"
+
+
+@pytest.mark.parametrize("role", ["outcome", "time", "group", "protected", "categories"])
+def test_an_image_plays_no_other_role(role: str) -> None:
+    data = Data(**{"outcome": "y", role: "image"})
+    with pytest.raises(CaseError, match=rf"^data.{role}: got 'image'; expected a column of values, not of images; name another column$"):
+        profile(gallery([b"a", b"b"]), data)
+
+
+def test_pixels_are_not_asked_of_a_table_without_images() -> None:
+    with pytest.raises(
+        CaseError, match=r"^data.image: got 'a size or channels'; expected data that hold images; remove it, or name a column"
+    ):
+        profile(pa.table({"x": [1, 2], "y": [0, 1]}), Data(outcome="y", image=Images(channels=1)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import subprocess
@@ -10,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -408,3 +411,85 @@ def test_one_row_of_100_columns_is_fast(rng: np.random.Generator) -> None:
         transform.apply(transform.read(row)[0])
         times.append(time.perf_counter() - start)
     assert min(times) < 300e-6
+
+
+IMAGE = Transform([Column("image", "image", shape=(2, 3, 1), stored=(4, 6, 1))])
+SIX = bytes([0, 51, 102, 153, 204, 255])
+
+
+def png(pixels: bytes = SIX) -> bytes:
+    out = io.BytesIO()
+    PIL.Image.frombytes("L", (3, 2), pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def seen(cell: Any) -> tuple[list[float], list[str]]:
+    columns, notes = IMAGE.read({"image": [cell]})
+    return IMAGE.apply(columns)[0].tolist(), [str(note) for note in notes]
+
+
+def test_the_pixels_of_an_image_are_its_features() -> None:
+    assert IMAGE.features == ("image[0,0]", "image[0,1]", "image[0,2]", "image[1,0]", "image[1,1]", "image[1,2]")
+    assert set(IMAGE.origin.values()) == {"image"}
+    assert (IMAGE.shape, IMAGE.images) == ((2, 3, 1), {"image"})
+    assert Column("x", "image", shape=(1, 1, 3)).features == ("x[0,0,0]", "x[0,0,1]", "x[0,0,2]")
+    wanted = (np.array(list(SIX), np.float32) / np.float32(255)).tolist()
+    for cell in (SIX, bytearray(SIX), png(), base64.b64encode(SIX).decode(), base64.b64encode(png()).decode()):
+        assert seen(cell) == (wanted, [])
+    assert seen(bytes(24)) == ([0.0] * 6, [])  # as it was stored before it was shrunk
+
+
+@pytest.mark.parametrize(
+    ("cell", "note"),
+    [
+        (None, "image: images that are missing; treated as missing"),
+        (math.nan, "image: images that are missing; treated as missing"),
+        ("", "image: images that have no bytes; treated as missing"),
+        (b"GIF", "image: images that are no PNG, JPEG, GIF, BMP, TIFF, WebP or PPM images; treated as missing"),
+        (png()[:50], "image: images that end too early; treated as missing"),
+        (5, "image: 5 cannot be read; treated as missing"),
+        ("no base64!", "image: 'no base64!' cannot be read; treated as missing"),
+        ("\u2203", "image: '\u2203' cannot be read; treated as missing"),
+        ([], "image: [] cannot be read; treated as missing"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_black_and_noted(cell: Any, note: str) -> None:
+    assert seen(cell) == ([0.0] * 6, [note])
+
+
+def test_images_alone_and_in_a_batch_have_the_same_bits(rng: np.random.Generator) -> None:
+    cells: list[Any] = [rng.bytes(6) for _ in range(700)]
+    cells[3], cells[300], cells[699] = None, png(rng.bytes(6)), base64.b64encode(png()).decode()
+    columns, notes = IMAGE.read({"image": cells})
+    whole = IMAGE.apply(columns)
+    assert (whole.dtype, [note.rows for note in notes]) == (np.float32, [(3,)])
+    for i in (0, 3, 255, 256, 300, 699):
+        assert IMAGE.apply(IMAGE.read({"image": [cells[i]]})[0]).tobytes() == whole[i].tobytes()
+    by_hand = {"image": columns["image"][[5, 6]]}
+    assert IMAGE.apply(by_hand).tobytes() == whole[5:7].tobytes()
+
+
+def test_an_image_beside_other_columns() -> None:
+    mixed = Transform([MEDIAN, Column("image", "image", shape=(2, 3, 1)), Column("kind", "category", levels=("a", "b"), frequent=2)])
+    assert mixed.shape is None
+    out = mixed.apply(mixed.read({"amount": [14.0], "image": [SIX], "kind": ["b"]})[0])
+    assert out[0].tolist() == [1.0, *seen(SIX)[0], 0.0, 1.0]
+    assert Transform.from_json(json.loads(json.dumps(mixed.to_json()))).columns == mixed.columns
+    assert Transform([Column(name, "image", shape=(1, 1, 1)) for name in "ab"]).shape is None
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"shape": None},
+        {"shape": (1, 1)},
+        {"shape": (0, 1, 1)},
+        {"shape": (1, 1, 2)},
+        {"shape": (2000, 2000, 1)},
+        {"stored": (1 << 40, 1, 1)},
+        {"reads": "number"},
+    ],
+)
+def test_a_shape_that_is_none_is_refused(column: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"an image|unpack"):
+        Column(**{"name": "image", "reads": "image", "shape": (2, 3, 1), **column})

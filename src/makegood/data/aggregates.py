@@ -41,6 +41,8 @@ def summarise(table: pa.Table, texts: Collection[str] = (), max_levels: int = 20
     >>> summarise(pa.table({"x": [3.0, 1.0, None, 2.0]}))["x"].quantiles[4]
     2.0
     """
+    if not table.num_columns:
+        return {}
     # Positional names: DuckDB folds case, so that `a` and `A` would be one column.
     named = {f"c{i}": name for i, name in enumerate(table.column_names)}
     textual = [c for c, name in named.items() if name in texts or pa.types.is_string(table.schema.field(name).type)]

@@ -34,8 +34,8 @@ def fingerprint(table: pa.Table) -> str:
 def _parts(column: pa.ChunkedArray) -> Iterable[Any]:
     """Yield the bytes that tell a column's values: which are null, then the values with the nulls blanked."""
     yield np.packbits(column.is_null().to_numpy())
-    if pa.types.is_string(column.type):
-        column = pc.fill_null(column, "")
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        column = pc.fill_null(column, "" if pa.types.is_string(column.type) else b"")
         yield pc.binary_length(column).to_numpy()
         for chunk in column.chunks:
             _, offsets, data = chunk.buffers()
@@ -60,6 +60,8 @@ def row_hashes(table: pa.Table) -> Hashes:
             encoded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
             levels = np.array([_hash_of(text) for text in encoded.dictionary.to_pylist()], dtype=np.uint64)
             bits = levels[encoded.indices.to_numpy()]
+        elif pa.types.is_binary(column.type):
+            bits = np.array([_hash_of(value or b"") for value in column.to_pylist()], dtype=np.uint64)
         else:
             bits = _bits(column)
         nulls = column.is_null().to_numpy().astype(np.uint64)
@@ -67,8 +69,28 @@ def row_hashes(table: pa.Table) -> Hashes:
     return mixed(total)
 
 
-def _hash_of(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+def looks(table: pa.Table) -> Hashes:
+    """Return a hash (n,) of what a model could recognise a row by: of its images alone where it has all of them, else of the row."""
+    return _with_images(table, [f.name for f in table.schema if pa.types.is_binary(f.type)])
+
+
+def _content(table: pa.Table) -> list[str]:
+    """Return the columns that tell one record from another: all but those that say where an image lies."""
+    return [f.name for f in table.schema if (f.metadata or {}).get(b"role") != b"place"]
+
+
+def _with_images(table: pa.Table, names: list[str]) -> Hashes:
+    """Return a hash (n,) of the named columns where no image is missing, else of the whole row: that two are missing says nothing."""
+    pictures = [column for column in table.columns if pa.types.is_binary(column.type)]
+    whole = row_hashes(table)
+    if not pictures:
+        return whole
+    return np.where(np.logical_and.reduce([c.is_valid().to_numpy() for c in pictures]), row_hashes(table.select(names)), whole)
+
+
+def _hash_of(value: str | bytes) -> int:
+    data = value.encode() if isinstance(value, str) else value
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def mixed(x: Hashes) -> Hashes:
@@ -82,18 +104,20 @@ def mixed(x: Hashes) -> Hashes:
 def deduplicate(table: pa.Table) -> tuple[pa.Table, tuple[Finding, ...]]:
     """Return the table without copies of a record, and what was found about equal rows.
 
-    Rows that are equal in every column are copies of one record when some column alone tells at least 90% of the distinct rows
+    Rows that are equal in every column, wherever their images lie, are copies of one record when some column alone tells at least
+    90% of the distinct rows
     apart (an id, a time stamp, a measurement): two records would have differed there. The first is kept. Without such a column
     they may be two entities that look alike: they are kept, and `splits` never puts one in training and the other in a test.
     """
-    hashes = row_hashes(table)
+    names = _content(table)
+    hashes = _with_images(table, names)
     distinct, first = np.unique(hashes, return_index=True)
     n = table.num_rows - len(distinct)
     if not n:
         return table, ()
     keep: Bools = np.zeros(table.num_rows, dtype=np.bool_)
     keep[first] = True
-    telling = next((c for c in table.column_names if pc.count_distinct(table[c]).as_py() >= _TELLING * len(distinct)), None)
+    telling = next((c for c in names if pc.count_distinct(table[c]).as_py() >= _TELLING * len(distinct)), None)
     if telling is None:
         detail = f"{n} rows equal another row in every column; no column identifies a record, so they were kept and are never split apart."
         return table, (Finding("duplicate", "", n, detail, "kept"),)

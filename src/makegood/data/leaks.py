@@ -75,7 +75,7 @@ def _why(field: Field, table: pa.Table, sample: pa.Table, target: _Target, data:
         return None
     column = sample[field.name]
     filled = target.told_by_presence(column.is_valid().to_numpy())
-    if filled or field.kind in ("id", "text"):
+    if filled or field.kind in ("id", "text", "place", "image"):
         return filled
     return target.told_by(_Values.of(field, column))
 

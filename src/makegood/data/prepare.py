@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from makegood.contracts import Finding
-from makegood.data import leaks, values
+from makegood.data import images, leaks, values
 from makegood.data.aggregates import QUANTILES, Summary, as_numbers, summarise
 from makegood.data.profile import UNUSED
 from makegood.data.transform import Column, Transform
@@ -70,11 +70,15 @@ def fit(
         raise DataError(Problem("data", "no column to learn from", expected, "see the findings; data.keep restores a column"))
     train = table.select([f.name for f in fields])
     train = train if rows is None else train.take(pa.array(rows))
-    summaries = summarise(train, texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
-    return Transform([_column(f, summaries[f.name], train, feature=f.name not in excluded) for f in fields])
+    pictures = [f.name for f in fields if f.reads == "image"]
+    summaries = summarise(train.drop_columns(pictures), texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
+    return Transform([_column(f, summaries.get(f.name), train, feature=f.name not in excluded) for f in fields])
 
 
-def _column(field: Field, summary: Summary, train: pa.Table, *, feature: bool) -> Column:
+def _column(field: Field, summary: Summary | None, train: pa.Table, *, feature: bool) -> Column:
+    if summary is None:
+        pixels = train.schema.field(field.name)
+        return Column(field.name, "image", shape=images.stored_shape(pixels), stored=images.stored_shape(pixels, images.SOURCE))
     blank = Column(field.name, field.reads, field.style, feature, flag=feature and summary.n_missing > 0)
     if not feature:
         return blank
@@ -112,7 +116,12 @@ def raw_columns(table: pa.Table) -> dict[str, NDArray[Any]]:
 def _raw(column: pa.ChunkedArray) -> NDArray[Any]:
     ends = pc.min_max(column).as_py() if pa.types.is_integer(column.type) and column.null_count else {}
     exact = any(abs(end or 0) > 2**53 for end in ends.values())  # NumPy would make floats of whole numbers with nulls
-    if pa.types.is_string(column.type) or (pa.types.is_boolean(column.type) and column.null_count) or exact:
+    if (
+        pa.types.is_string(column.type)
+        or pa.types.is_binary(column.type)
+        or (pa.types.is_boolean(column.type) and column.null_count)
+        or exact
+    ):
         out = np.empty(len(column), dtype=object)
         out[:] = column.to_pylist()
         return out

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from makegood.contracts import Finding
 from makegood.data.aggregates import Summary, summarise
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from makegood.case import Data
 
 TRUTH_PAIRS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"})
-UNUSED = ("id", "text", "constant", "empty")
+UNUSED = ("id", "text", "constant", "empty", "place")
 """Kinds that make no features."""
 
 _ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|key|nr|no|number|index|rownames?|unnamed_\d+)$|^id[_\W])|[a-z]I[dD]$|编号$")
@@ -33,8 +34,8 @@ _MIN_ID_ROWS = 20  # among fewer rows, unique values say nothing
 class Field:
     """One column.
 
-    `kind` is number, category, boolean, date, id, text, constant or empty; `reads` how its values are read whatever its use:
-    number, boolean, date or category. `quantiles` at `aggregates.QUANTILES`; dates in days since 1970.
+    `kind` is number, category, boolean, date, image, id, text, place (of an image), constant or empty; `reads` how its values are
+    read whatever its use: number, boolean, date, category or image. `quantiles` at `aggregates.QUANTILES`; dates in days since 1970.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Field:
     @property
     def numeric(self) -> bool:
         """Whether the values are read as float64."""
-        return self.reads != "category"
+        return self.reads not in ("category", "image")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Profile:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Column → number, boolean, date, category, id or text: what a payoff may do with it."""
+        """Column → number, boolean, date, category, image, id or text: what a payoff may do with it."""
         return {f.name: f.kind if f.kind in ("id", "text") and not f.numeric else f.reads for f in self.fields}
 
 
@@ -88,7 +89,9 @@ def _shown(names: list[str]) -> str:
 def profile(table: pa.Table, data: Data) -> Profile:
     """Return the kinds, counts, quantiles and top levels of all columns; raises `CaseError` when the case names an absent one."""
     _check_names(table, data)
-    summaries = summarise(table, texts=data.categories)
+    pictures = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    summaries = summarise(table.drop_columns(pictures), texts=data.categories)
+    summaries |= {name: Summary(table[name].null_count, pc.count_distinct(table[name]).as_py()) for name in pictures}
     fields = tuple(_field(name, table, summaries[name], data) for name in table.column_names)
     findings = tuple(f for field in fields if field.name != data.outcome for f in _findings(field, table.num_rows))
     return Profile(table.num_rows, fields, findings)
@@ -103,6 +106,14 @@ def _check_names(table: pa.Table, data: Data) -> None:
     for role in ("known_later", "keep", "protected", "categories"):
         for name in getattr(data, role):
             require(table, name, f"data.{role}")
+    for role in ("outcome", "time", "group", "protected", "categories"):
+        named = getattr(data, role)
+        for name in named if isinstance(named, tuple) else (named,):
+            if name is not None and pa.types.is_binary(table.schema.field(name).type):
+                raise CaseError(Problem(f"data.{role}", name, "a column of values, not of images", "name another column"))
+    if (data.image.size or data.image.channels) and not any(pa.types.is_binary(kind) for kind in table.schema.types):
+        mend = "remove it, or name a column of paths in data.path"
+        raise CaseError(Problem("data.image", "a size or channels", "data that hold images", mend))
     both = set(data.keep) & set(data.known_later)
     if both:
         raise CaseError(Problem("data.keep", min(both), "a column that is not in data.known_later too", "take it out of one of the two"))
@@ -111,7 +122,9 @@ def _check_names(table: pa.Table, data: Data) -> None:
 def _field(name: str, table: pa.Table, summary: Summary, data: Data) -> Field:
     column = table[name]
     reads = "category" if name in data.categories else _reads(column.type, summary)
-    if summary.n_unique == 0:
+    if (table.schema.field(name).metadata or {}).get(b"role") == b"place":
+        kind = "place"
+    elif summary.n_unique == 0:
         kind, reads = "empty", "number" if reads == "category" else reads
     elif summary.n_unique == 1 and summary.n_missing == 0:
         kind = "constant"
@@ -131,6 +144,8 @@ def _reads(kind: pa.DataType, summary: Summary) -> str:
         return "boolean"
     if pa.types.is_timestamp(kind):
         return "date"
+    if pa.types.is_binary(kind):
+        return "image"
     if not pa.types.is_string(kind):
         return "number"
     levels = {level.lower() for level, _ in summary.levels}
@@ -165,6 +180,7 @@ def _findings(field: Field, n: int) -> tuple[Finding, ...]:
         "constant": "holds one value only",
         "id": f"names its row ({field.n_unique} different values in {n} rows)",
         "text": "holds long text, which is not built yet",
+        "place": "says where an image lies",
     }
     if field.kind not in said:
         return ()

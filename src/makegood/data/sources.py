@@ -1,6 +1,6 @@
 """A file, a frame or a built-in case becomes one typed Arrow table, with a fingerprint and the count of its rows.
 
-Columns are int64, float64, bool, timestamp[us] (UTC) or string; every missing or infinite value is null.
+Columns are int64, float64, bool, timestamp[us] (UTC), string or binary (images); every missing or infinite value is null.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from makegood.contracts import Finding
-from makegood.data import delimited
+from makegood.data import delimited, galleries
 from makegood.data.identity import fingerprint
 from makegood.data.parsing import Typed, as_trained, typed
 from makegood.errors import CaseError, DataError, NotBuilt, Problem, nearest
@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 _DELIMITED = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat", ".data")
 _PARQUET = (".parquet", ".pq")
 _COMPRESSED = (".gz", ".zst")
+_GALLERIES = (".npz", ".zip", ".tar", ".tgz")
 _PLANNED = {
     "JSON": (".json", ".jsonl", ".ndjson"),
-    "zip archives": (".zip",),
     "Excel workbooks": (".xlsx", ".xls"),
     "Arrow files": (".arrow", ".feather"),
     "databases": (".sqlite", ".db", ".duckdb"),
 }
-_READ = "a .csv, .tsv or .txt file (also .gz, .zst), a .parquet file, builtin:NAME, or a polars, pandas or Arrow table"
+_READ = (
+    "a .csv, .tsv or .txt file (also .gz, .zst), a .parquet file, a folder, .zip, .tar or .npz of images, builtin:NAME, "
+    "or a polars, pandas or Arrow table"
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,11 @@ class Source:
     set_aside: int = 0
 
 
-def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | None = None) -> Source:
+def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | None = None, path: str | None = None) -> Source:
     """Return the rows of a path, `builtin:NAME`, or a polars, pandas or Arrow table.
 
-    Relative paths start at `folder`. To score rows, pass `Transform.plain`: then only those columns are made numbers, and all other
+    Relative paths start at `folder`. `path` names a column of paths to images, relative to the file that holds it: the images become
+    the column `image`. To score rows, pass `Transform.plain`: then only those columns are made numbers, and all other
     text is left as it is for `Transform.read`, which knows how it was written in training. Raises `CaseError` when there is no such
     source, `NotBuilt` for planned kinds, and `DataError` when the content is damaged, empty, has duplicate names, or mixes types
     that no column can hold.
@@ -61,6 +65,9 @@ def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | No
     >>> read(pa.table({"x": ["1", "NA"], "y": ["a", "b"]})).table.to_pydict()
     {'x': [1, None], 'y': ['a', 'b']}
     """
+    if path is not None:
+        beside = Path(folder or "", str(source)).parent if isinstance(source, str | Path) else folder or Path()
+        return _with_images(read(source, folder=folder, plain=plain), path, beside, scored=plain is not None)
     if not isinstance(source, str | Path):
         return _finished(_frame(source), "table", plain)
     text = str(source)
@@ -75,6 +82,17 @@ def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | No
     return _file(Path(folder or "", text), plain)
 
 
+def _with_images(source: Source, path: str, folder: Path, *, scored: bool) -> Source:
+    """Return the source with the images that its column `path` names; rows to score may hold them already."""
+    names = source.table.column_names
+    if path not in names:
+        if scored:
+            return source
+        raise CaseError(Problem("data.path", path, f"a column of the data: {', '.join(names)}", nearest(path, names)))
+    table, found = galleries.paths(source.table, path, folder)
+    return replace(source, table=table, findings=source.findings + found, fingerprint=fingerprint(table))
+
+
 def style_of(table: pa.Table, name: str) -> str:
     """Return how the numbers or dates of a column were written in the source (a key of `values.STYLES`, `DATES`), or ""."""
     return ((table.schema.field(name).metadata or {}).get(b"style") or b"").decode()
@@ -87,13 +105,17 @@ def _file(path: Path, plain: Collection[str] | None) -> Source:
         if inner in suffixes:
             raise NotBuilt(Problem("data.source", path.name, _READ, f"{what}: not built yet; see ROADMAP.md"))
     if path.is_dir():
-        raise NotBuilt(Problem("data.source", str(path), _READ, "folders: not built yet; see ROADMAP.md"))
-    if inner not in _DELIMITED + _PARQUET:
+        gallery = galleries.folder(path)
+        return _finished(gallery.table, path.name, plain, gallery)
+    if inner not in _DELIMITED + _PARQUET + _GALLERIES or (inner == ".tar" and suffix == ".zst"):
         raise CaseError(Problem("data.source", path.name, _READ))
     try:
         path.open("rb").close()
     except OSError as error:
         raise _absent(path, error) from None
+    if inner in _GALLERIES:
+        gallery = galleries.arrays(path) if inner == ".npz" else galleries.archive(path)
+        return _finished(gallery.table, path.name, plain, gallery)
     if inner in _PARQUET:
         try:
             return _finished(pq.read_table(path), path.name, plain)
@@ -143,6 +165,7 @@ def _finished(raw: pa.Table, name: str, plain: Collection[str] | None, rows: del
     if raw.num_columns < 2 and plain is None:  # rows to score need no outcome
         mend = "is the delimiter one of , ; tab | ?"
         raise DataError(Problem(name, f"{raw.num_columns} column", "an outcome and at least one other column", mend))
+    ours = rows is not None  # what a file or frame says of its columns by metadata is not to be trusted
     rows = rows or delimited.Rows(raw, raw.num_rows, 0)
     columns, fields, findings = [], [], rows.findings
     for column_name, column in zip(raw.column_names, raw.columns, strict=True):
@@ -150,13 +173,15 @@ def _finished(raw: pa.Table, name: str, plain: Collection[str] | None, rows: del
         findings += done.findings
         if done.column is not None:
             columns.append(done.column)
-            fields.append(pa.field(column_name, done.column.type, metadata={"style": done.style} if done.style else None))
+            said = dict((raw.schema.field(column_name).metadata if ours else None) or {})
+            said |= {b"style": done.style.encode()} if done.style else {}
+            fields.append(pa.field(column_name, done.column.type, metadata=said or None))
     table = pa.table(columns, schema=pa.schema(fields))
     return Source(table, findings, name, fingerprint(table), rows.in_file, rows.set_aside)
 
 
 def _column(name: str, column: pa.ChunkedArray, plain: Collection[str] | None) -> Typed:
-    """Return a column in one of the five types; text becomes numbers or dates where its values say so."""
+    """Return a column in one of the six types; text becomes numbers or dates where its values say so."""
     kind = column.type
     if pa.types.is_dictionary(kind):  # declared a category: its texts stay texts
         return Typed(pc.utf8_trim_whitespace(column.cast(kind.value_type).cast(pa.string())))
@@ -165,6 +190,8 @@ def _column(name: str, column: pa.ChunkedArray, plain: Collection[str] | None) -
         return _finite(name, typed(name, text) if plain is None else Typed(as_trained(text, name in plain)))
     if pa.types.is_boolean(kind):
         return Typed(column)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return Typed(column.cast(pa.binary()))
     if pa.types.is_integer(kind):
         fits = kind != pa.uint64() or (pc.max(column).as_py() or 0) < 2**63
         return Typed(column.cast(pa.int64() if fits else pa.float64(), safe=fits))

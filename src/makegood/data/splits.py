@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from makegood.contracts import Fold, Splits
 from makegood.data.aggregates import as_numbers
-from makegood.data.identity import Hashes, mixed, row_hashes
+from makegood.data.identity import Hashes, looks, mixed, row_hashes
 from makegood.errors import CaseError, DataError, Problem
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def make(outcome: Outcome, case: Case, table: pa.Table, *, seed: int = 0, method
     if len(rows) < MIN_ROWS:
         raise DataError(Problem("data", f"{len(rows)} rows with a known outcome", f"at least {MIN_ROWS}", "bring more rows"))
     groups = None if data.group is None else _groups(table, data.group)
-    keys = _keys(row_hashes(table), seed)
+    keys = _keys(looks(table), seed)
     if data.time is not None:
         return _out_of_time(outcome, case, table, rows, seed)
     once = method in ("group", "stratified") or (method == "auto" and len(rows) >= ONE_SPLIT)
@@ -83,7 +83,7 @@ def inner(splits: Splits, outcome: Outcome, case: Case, table: pa.Table, rows: I
         folds: tuple[Fold, ...] = (Fold(cut.train, cut.test),)
     else:
         seed = splits.seed + 1  # folds within must not repeat the folds without
-        keys = _keys(row_hashes(table), seed)
+        keys = _keys(looks(table), seed)
         folds, _ = _folds(outcome, rows, keys, None if groups is None else _keyed(groups, seed), k)
     _check_folds(folds, outcome, "inner")
     place = np.full(table.num_rows, -1, dtype=np.int64)

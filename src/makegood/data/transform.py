@@ -1,12 +1,15 @@
 """A batch of raw columns becomes features: one function for training and for a served row.
 
-NumPy and the standard library only. Reading makes float64 of numbers, truths and dates (days since 1970) and canonical texts of the
-rest, whether the values come from Arrow or out of JSON; applying makes float32 features of them. Both work element by element, so
-a row gives the same bits alone as inside any batch. Nothing that a row may hold raises: what cannot be used is missing, and noted.
+NumPy and the standard library only; files of images need Pillow too. Reading makes float64 of numbers, truths and dates (days since
+1970), raw pixels of images and canonical texts of the rest, whether the values come from Arrow or out of JSON; applying makes float32
+features of them. Both work element by element, so a row gives the same bits alone as inside any batch. Nothing that a row may hold
+raises: what cannot be used is missing, and noted.
 """
 
 from __future__ import annotations
 
+import base64
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from makegood.contracts import Bools, Columns, Floats, Ints
-from makegood.data import values
+from makegood.data import images, values
 
 DAY_US = 86_400_000_000.0
 _PLAIN = frozenset((float, int, bool, type(None)))
@@ -33,10 +36,11 @@ _Cells = Sequence[Any] | NDArray[Any]
 class Column:
     """How one column is read and what features it makes; plain data.
 
-    `reads` is number, boolean, date or category. Without `feature` the column is only read, for payoffs and limits. Numbers and
+    `reads` is number, boolean, date, category or image. Without `feature` the column is only read, for payoffs and limits. Numbers and
     dates: missing becomes `fill`, the rest is cut to [low, high], less `center`, over `scale`. `flag`: values were missing when
     this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
-    first, of which the first `frequent` have a feature of their own.
+    first, of which the first `frequent` have a feature of their own. Images: each pixel of `shape`, from 0 (also where there is no
+    image) to 1; `stored` is another shape that raw pixels may come in.
     """
 
     name: str
@@ -52,12 +56,28 @@ class Column:
     clock: bool = False
     levels: tuple[str, ...] = ()
     frequent: int = 0
+    shape: images.Shape | None = None
+    stored: images.Shape | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an image without a sensible shape: a bundle may come from anywhere."""
+        for shape in (self.shape, self.stored):
+            if shape is not None:
+                height, width, channels = shape
+                if min(shape) < 1 or math.prod(shape) > MAX_PIXELS or channels not in (1, 3):
+                    raise ValueError(f"an image of {height} × {width} × {channels}")
+        if (self.reads == "image") != (self.shape is not None):
+            raise ValueError(f"a column {self.name!r} that is an image without a shape, or has a shape and is none")
 
     @property
     def features(self) -> tuple[str, ...]:
         """The features' names, in order."""
         if not self.feature:
             return ()
+        if self.shape is not None:
+            height, width, channels = self.shape
+            last = [""] if channels == 1 else [f",{c}" for c in range(channels)]
+            return tuple(f"{self.name}[{y},{x}{c}]" for y in range(height) for x in range(width) for c in last)
         if self.reads == "category":
             names = [f"{self.name} = {level}" for level in self.levels[: self.frequent]]
             if self.frequent < len(self.levels):
@@ -73,7 +93,8 @@ class Column:
 class Note:
     """Values of one column that could not be used as they were.
 
-    `kind` is missing, unseen, infinite, extreme, text or wrong; `rows` are their positions, `example` the first of them.
+    `kind` is missing, unseen, infinite, extreme, text or wrong, or "image " and one of
+    `images.TREATMENTS`; `rows` are their positions, `example` the first of them.
     """
 
     column: str
@@ -94,6 +115,11 @@ _SAID = {
     "text": "{} is text; read as a number",
     "wrong": "{} cannot be read; treated as missing",
 }
+_SAID |= {
+    f"image {name}": f"images that {said}" + "; treated as missing" * (name in images.UNREAD) for name, said in images.TREATMENTS.items()
+}
+MAX_PIXELS = 1 << 20  # features of one image
+_IMAGES = 256  # at a time
 
 
 class Batch(Mapping[str, NDArray[Any]]):
@@ -123,7 +149,8 @@ class Transform:
     """What preparation learnt, at work.
 
     `inputs` are the columns that it reads, `features` the features' names, `origin` the column that each comes from, `plain` the
-    inputs that are numbers without separators (see `sources.read`).
+    inputs that are numbers without separators (see `sources.read`), `images` those that are images. `shape` is that of the one image
+    whose pixels are all features that there are, else None.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -137,7 +164,7 @@ class Transform:
 
     def _plan(self) -> None:
         """Lay the columns out: numbers, truths, then dates as rows of one block; levels as one table of codes."""
-        by_reads = {kind: [c for c in self.columns if c.reads == kind] for kind in ("number", "boolean", "date", "category")}
+        by_reads = {kind: [c for c in self.columns if c.reads == kind] for kind in ("number", "boolean", "date", "category", "image")}
         numeric = by_reads["number"] + by_reads["boolean"] + by_reads["date"]
         self._plain = tuple(c for c in numeric if c.reads != "date")
         self._dates, self._categories = tuple(by_reads["date"]), tuple(by_reads["category"])
@@ -154,6 +181,9 @@ class Transform:
         self._flagged = np.array([i for i, c in enumerate(used) if c.flag], dtype=np.int64)
         self._flagged_at = np.array([first[c.name] + len(c.features) - 1 for c in used if c.flag], dtype=np.int64)
         self._dated = [(i, first[c.name] + 1, c.clock) for i, c in enumerate(used) if c.reads == "date"]
+        self._images = tuple((c, first[c.name], math.prod(c.shape)) for c in by_reads["image"] if c.shape is not None)
+        self.images = frozenset(c.name for c, _, _ in self._images)
+        self.shape = self._images[0][0].shape if len(self._images) == 1 and self._images[0][2] == len(self.features) else None
         self._may_miss = np.array([[c.flag] for c in numeric], dtype=np.bool_).reshape(-1, 1)
         ranged = [(c.low, c.high) if c.feature and c.reads != "boolean" else (-np.inf, np.inf) for c in numeric]
         self._seen_low, self._seen_high = (np.array([[r[end]] for r in ranged], dtype=np.float64).reshape(-1, 1) for end in (0, 1))
@@ -201,6 +231,7 @@ class Transform:
             block[row] = _days(column, raw[column.name], notes)
         self._check(block, notes)
         codes, texts = self._read_levels(raw, n, notes)
+        texts |= {c.name: _pixels(c, raw[c.name], notes) for c, _, _ in self._images}
         return Batch(self._rows, block, codes, texts), tuple(notes)
 
     def _read_levels(self, raw: Mapping[str, _Cells], n: int, notes: list[Note]) -> tuple[Ints, dict[str, _Cells]]:
@@ -276,6 +307,8 @@ class Transform:
             part = slice(start, start + _CHUNK)
             self._apply_numbers(batch.block[:, part], out[part])
             self._apply_levels(batch.codes[:, part], out[part])
+        for column, at, size in self._images:
+            _apply_pixels(batch.texts[column.name], size, out[:, at : at + size])
         return out
 
     def _batch(self, columns: Columns) -> Batch:
@@ -287,7 +320,7 @@ class Transform:
         codes = np.empty((len(self._categories), n), dtype=np.int64)
         for row, column in enumerate(self._categories):
             codes[row] = [self._lookup[row].get(text, self._unseen[row]) for text in columns[column.name]]
-        return Batch(self._rows, block, codes, {c.name: columns[c.name] for c in self._categories})
+        return Batch(self._rows, block, codes, {name: columns[name] for name in (*(c.name for c in self._categories), *self.images)})
 
     def _apply_numbers(self, block: Floats, out: Floats) -> None:
         x = block[self._used]
@@ -320,7 +353,51 @@ class Transform:
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Transform:
         """Return the transform of `to_json`."""
-        return cls([Column(**{**column, "levels": tuple(column["levels"])}) for column in state["columns"]])
+        return cls(
+            [Column(**{**column, **{k: tuple(column[k]) for k in _TUPLES if column.get(k) is not None}}) for column in state["columns"]]
+        )
+
+
+_TUPLES = ("levels", "shape", "stored")
+
+
+def _pixels(column: Column, cells: _Cells, notes: list[Note]) -> list[bytes | None]:
+    """Return the raw pixels of each image, None where there is none; note what was done to those that were not as they should be."""
+    assert column.shape is not None
+    out: list[bytes | None] = []
+    odd: dict[str, list[int]] = {}
+    for i, cell in enumerate(_listed(cells)):
+        data, treatment = _bytes(cell)
+        if data is not None:
+            image = images.of(data, column.shape, column.stored)
+            data, treatment = None if image.pixels is None else image.pixels.tobytes(), f"image {image.treatment}"
+        out.append(data)
+        if treatment != "image ok":
+            odd.setdefault(treatment, []).append(i)
+    for treatment, rows in odd.items():
+        _note(notes, column.name, treatment, np.array(rows), cells)
+    return out
+
+
+def _bytes(cell: Any) -> tuple[bytes | None, str]:
+    """Return the bytes that a cell holds, itself or written in base64, or why there are none."""
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return bytes(cell), ""
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return None, "image missing"
+    try:
+        return (base64.b64decode(cell, validate=True), "") if isinstance(cell, str) else (None, "wrong")
+    except ValueError:
+        return None, "wrong"
+
+
+def _apply_pixels(rows: _Cells, size: int, out: Floats) -> None:
+    """Write the pixels of each image (n, size), from 0 to 1; an image that is not there is 0."""
+    blank = bytes(size)
+    for start in range(0, len(rows), _IMAGES):
+        part = rows[start : start + _IMAGES]
+        pixels = np.frombuffer(b"".join([blank if image is None else image for image in part]), np.uint8)
+        np.divide(pixels.reshape(len(part), size), np.float32(255), out=out[start : start + _IMAGES])
 
 
 def _unique(names: Sequence[str]) -> Iterator[str]:

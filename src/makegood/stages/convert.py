@@ -53,7 +53,7 @@ def convert(trained: Trained, data: Dataset, money: Money, *, seed: int) -> Conv
     scorer = merge(members, features.shape[1], width)
     edges, origin = edge_rows(scorer, features, seed)
     places = np.concatenate([np.arange(len(held)), origin])
-    checked = Dataset(held.table.take(places), np.concatenate([features, edges]))
+    checked = Dataset(held.table.take(places), np.concatenate([features, edges]), shape=held.shape)
     native = trained.raw(checked)
     graph = _with_values(native, scorer(np.asarray(checked.features)))
     difference = float(np.abs(_values(native) - _values(graph)).max()) / _scale(native)

@@ -49,7 +49,7 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     table = prepared.table.take(pa.array(rows))
     transform = prepared.transform(rows)
     columns, _ = transform.read(preparation.raw_columns(table))
-    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows])
+    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape)
     target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
 
     def expected(predictive: Predictive, at: Ints) -> Floats:
@@ -128,7 +128,7 @@ def held_out(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
     """Return what the policy does on rows that it did not learn from."""
     table = prepared.table.take(pa.array(rows))
     columns, _ = learnt.transform.read(preparation.raw_columns(table))
-    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns)))
+    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns), shape=learnt.transform.shape))
     conformal, reported = learnt.trained.conformal, None
     if conformal is not None and isinstance(predictive, Quantiles):
         reported = replace(predictive, q=conformal.apply(predictive.q))
@@ -146,7 +146,7 @@ def _sliceable(prepared: Prepared) -> tuple[str, ...]:
     """Return the columns that payoffs are made of or that rows can be grouped by."""
     needed = {*prepared.policy.names, *prepared.case.data.protected}
     fields = prepared.profile.fields
-    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind != "date"))
+    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image")))
 
 
 def _model(prepared: Prepared, learnt: Learnt) -> Model:

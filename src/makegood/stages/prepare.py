@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from makegood.case import Case
 from makegood.contracts import Finding, Ints, Splits
-from makegood.data import identity, leaks, outcome, profile, sources, splits
+from makegood.data import identity, images, leaks, outcome, profile, sources, splits
 from makegood.data import prepare as preparation
 from makegood.data.transform import Transform
 from makegood.economics import policy as policies
@@ -85,8 +85,9 @@ def prepare_rows(case: Case, data: Any = None) -> Prepared:
     """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`."""
     if data is None and not case.data.source:
         raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
-    source = sources.read(case.data.source if data is None else data, folder=case.folder)
-    table, repeated = identity.deduplicate(source.table)
+    source = sources.read(case.data.source if data is None else data, folder=case.folder, path=case.data.path)
+    table, treated = images.decoded(source.table, case.data.image.size, case.data.image.channels)
+    table, repeated = identity.deduplicate(table)
     source = replace(source, table=table)
     columns = profile.profile(table, case.data)
     target = outcome.type_outcome(table, case)
@@ -98,7 +99,7 @@ def prepare_rows(case: Case, data: Any = None) -> Prepared:
     policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
     found = leaks.find(table, columns, target, case.data)
     excluded, roles = preparation.unused(columns, found, case.data)
-    findings = (*found, *_reserved(table, case), *roles, *target.findings, *source.findings, *repeated, *columns.findings)
+    findings = (*found, *_reserved(table, case), *roles, *target.findings, *source.findings, *treated, *repeated, *columns.findings)
     parts = splits.make(target, case, table, seed=case.train.seed)
     prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
     _check_money(prepared)
