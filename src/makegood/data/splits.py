@@ -1,7 +1,8 @@
 """Which rows a model may learn from, and which are kept to value it.
 
 With `data.time` the test is the last fifth of the rows in time, and nothing else is allowed. Without it, fewer than 20,000 rows are
-cross-fitted in ten folds, and more are split 80/20; rows of one `data.group` are never split apart, and neither are equal rows.
+cross-fitted in ten folds, and more are split 80/20; rows of one `data.group` are never split apart, and neither are equal rows,
+or rows with equal images and one class.
 
 Where a row goes is a pure function of the seed and of the row's (or its group's) content, not of its place in the file: shuffling
 the file changes nothing. The published hash is that of the test rows' content, whatever the seed or the folds.
