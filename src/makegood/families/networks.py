@@ -18,6 +18,7 @@ from makegood.contracts import Budget, Dataset, Floats, Ints, Predictive, Task
 from makegood.errors import Problem, Refused
 from makegood.families._torch.loop import Recipe, Report, Session
 from makegood.families._torch.modules import FAR, SOFT, FeatureTransformer, Mixture, Sample, learn, outputs, seeded, weights
+from makegood.families.converted import PARITY
 from makegood.families.onnx import edge_rows, merge
 from makegood.families.tabular import features_of, load_state, predictive, save_state
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from makegood.scorer import Scorer
 
 Arrays = dict[str, NDArray[Any]]
-
-PARITY = 1e-5
-"""The largest difference between torch's prediction and ONNX's: of a probability, or of a number in standard deviations."""
 
 CHECKED = 1000  # validation rows on which the two are compared
 PIECES = 16  # of a number's range, with equally many rows each
