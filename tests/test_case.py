@@ -86,7 +86,7 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
 @pytest.mark.parametrize(
     ("change", "to", "message"),
     [
-        ("outcome: defaulted", "outcome: defaulted, tme: when", "case: data.tme: got 'tme'; expected one of source, outcome, time"),
+        ("outcome: defaulted", "outcome: defaulted, tme: when", "case: data.tme: got 'tme'; expected one of source, sha256, outcome, time"),
         ("outcome: defaulted", "outcome: defaulted, tme: when", "did you mean 'time'?"),
         ("outcome: defaulted", "time: when", "case: data.outcome: got 'nothing'; expected this field; add it"),
         (
@@ -133,9 +133,27 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
         (
             "case: loans",
             "case: loans\ntrain: {families: xgboost}",
-            "expected auto, or some of constant, linear, lightgbm, mlp, transformer; got 'xgboost'",
+            "expected auto, or some of constant, linear, lightgbm, mlp, transformer, cnn, resnet, vit; got 'xgboost'",
         ),
         ("case: loans", "case: loans\ntrain: {budget: 0}", "train.budget: got '0'; expected a number above 0"),
+        (
+            "case: loans",
+            "case: loans\ncompute: {cpu_hour: 0.05}",
+            "case: compute; expected decisions beside the prices: how many decisions one training serves, over which its cost is spread",
+        ),
+        (
+            "case: loans",
+            "case: loans\ncompute: {cpu_hour: -1, decisions: 9}",
+            "compute.cpu_hour: got '-1'; expected a number of at least 0",
+        ),
+        ("case: loans", "case: loans\ncompute: {gpu_hour: nan, decisions: 9}", "compute.gpu_hour: got 'nan'; expected a finite number"),
+        ("case: loans", "case: loans\ncompute: {memory_gb_hour: much, decisions: 9}", "memory_gb_hour: got 'much'; expected a number, not"),
+        (
+            "case: loans",
+            "case: loans\ncompute: {cpu_hour: 1, decisions: 0}",
+            "compute.decisions: got '0'; expected a number above 0",
+        ),
+        ("case: loans", "case: loans\ncompute: {cpu_huor: 1, decisions: 9}", "got 'cpu_huor'; expected one of cpu_hour, gpu_hour"),
         ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),
         ("case: loans", "case: loans\ncase: loans", "the key 'case' stands twice"),
         ("payoff: 0,", "payoff: min(amount, 3),", "a comma ends the value 'min(amount': put the whole expression in quotes"),
@@ -191,6 +209,15 @@ def test_networks_are_trained_where_the_case_names_them() -> None:
     assert chosen("auto") == ("constant", "linear", "lightgbm")
     assert chosen("[auto, mlp]") == ("constant", "linear", "lightgbm", "mlp")
     assert chosen("[transformer, linear]") == ("constant", "transformer", "linear")
+
+
+def test_prices_of_computing_are_a_part_of_the_case() -> None:
+    free = Case.parse(GOOD)
+    assert free.compute.model_dump() == {"cpu_hour": 0.0, "gpu_hour": 0.0, "memory_gb_hour": 0.0, "decisions": None}
+    assert "compute" not in free.to_json()
+    case = Case.parse(GOOD + "compute: {cpu_hour: 0.05, gpu_hour: 2.5, memory_gb_hour: 5e-3, decisions: 100000}\n")
+    assert (case.compute.cpu_hour, case.compute.gpu_hour, case.compute.memory_gb_hour, case.compute.decisions) == (0.05, 2.5, 0.005, 1e5)
+    assert Case.of(case.to_json()).compute == case.compute
 
 
 def test_the_pixels_of_images_are_a_part_of_the_case() -> None:

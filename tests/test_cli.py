@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -175,7 +176,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     [
         (
             ("run", "credit-rsk"),
-            "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis; did you mean 'credit-risk'?",
+            "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis, digits; did you mean 'credit-risk'?",
         ),
         (("run", "CASE", "--until", "repot"), "error: --until: got 'repot'; expected one of prepare, train, evaluate, bundle, report"),
         (("run", "CASE", "--budget", "soon"), "error: --budget: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d"),
@@ -250,6 +251,46 @@ def test_check_says_what_stands_in_the_way(makegood: Shell, case: Path, tmp_path
     assert json.loads(out)["problems"]
 
 
+def test_rows_may_be_read_from_another_file(makegood: Shell, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(200).to_csv(tmp_path / "other.csv", index=False)
+    monkeypatch.chdir(tmp_path)  # a path is the user's, not the case's
+    code, out, _ = makegood("run", case, "--data", "other.csv", "--until", "prepare", "--workspace", "runs", "--json")
+    assert code == 0
+    assert (json.loads(out)["split"]["train"], json.loads(out)["split"]["test"]) == (160, 40)
+    code, out, _ = makegood("check", case, "--data", "other.csv")
+    assert code == 0
+    code, out, _ = makegood("check", case, "--data", "absent.csv")
+    assert code == 2
+    assert "error: data.source: got 'absent.csv'; expected a readable file" in out
+    code, _, err = makegood("run", case, "--data", "https://example.org/other.csv", "--workspace", "runs")
+    assert code == 2
+    assert "error: data.sha256: got 'nothing'; expected the SHA-256 of the file" in err
+
+
+@pytest.mark.parametrize("variable", ["MAKEGOOD_CACHE", "XDG_CACHE_HOME"])
+def test_the_environment_says_where_fetched_files_are_kept(
+    makegood: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("MAKEGOOD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    frame = loans()
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    sha256 = hashlib.sha256((tmp_path / "loans.csv").read_bytes()).hexdigest()
+    kept = tmp_path / ("" if variable == "MAKEGOOD_CACHE" else "makegood") / sha256 / "loans.csv"
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "loans.csv").rename(kept)
+    remote = f"source: https://makegood.invalid/loans.csv, sha256: {sha256}"
+    path = written(tmp_path / "case", frame, replace={"source: loans.csv": remote})
+    code, out, _ = makegood("check", path)
+    assert (code, out.splitlines()[-1]) == (0, "nothing stands in the way of a run")
+    kept.unlink()
+    code, out, _ = makegood("check", path)  # no name ends in .invalid (RFC 2606)
+    assert code == 2
+    assert "error: data.source: got 'https://makegood.invalid/loans.csv: " in out
+    assert "fetch the file by hand and write data.source: PATH (or --data PATH)" in out
+
+
 def test_decide_writes_a_file_and_says_what_it_did(ran: object, makegood: Shell, space: Path, rows: Path, tmp_path: Path) -> None:
     where = ("--out", tmp_path / "out.csv", "--workspace", space / "runs")
     code, out, _ = makegood("decide", "loans", rows, *where)
@@ -288,7 +329,7 @@ def test_version_help_and_cases(makegood: Shell) -> None:
     assert makegood("--version")[:2] == (0, f"{__version__}\n")
     assert "promise about money" in makegood("-h")[1]
     assert "credit-risk\n    " in makegood("cases")[1]
-    assert [c["case"] for c in json.loads(makegood("cases", "--json")[1])["cases"]] == ["credit-risk", "diagnosis"]
+    assert [c["case"] for c in json.loads(makegood("cases", "--json")[1])["cases"]] == ["credit-risk", "diagnosis", "digits"]
 
 
 def test_doctor(makegood: Shell, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from makegood.contracts import Budget, Dataset, Estimate, Probabilities, rows_of
+from makegood.contracts import Budget, Dataset, Estimate, Probabilities, Usage, rows_of
 
 
 def test_an_estimate_prints_for_people_and_gives_valid_json() -> None:
@@ -19,6 +19,11 @@ def test_an_estimate_prints_for_people_and_gives_valid_json() -> None:
     assert data["low"] is None
     assert data["high"] is None
     assert json.loads(json.dumps(data, allow_nan=False))["value"] == 1.0
+
+
+def test_usages_add_up_and_a_memory_that_is_not_told_stays_so() -> None:
+    assert Usage(1.0, 2.0, 3.0, None, 4.0) + Usage(1.0, 1.0, 1.0, None, 1.0) == Usage(2.0, 3.0, 4.0, None, 5.0)
+    assert (Usage() + Usage(peak_bytes=7)).peak_bytes == 7
 
 
 def test_values_are_frozen() -> None:

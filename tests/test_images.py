@@ -126,6 +126,103 @@ def test_a_folder_and_a_table_are_decided(space: Path, runs: dict[str, Run]) -> 
     assert pipeline.decide_file(str(runs["digits"].bundle), space / "t.parquet", space / "out.csv").actions == {"take": 1}
 
 
+def test_an_image_alone_is_decided_and_a_folder_says_which(space: Path, runs: dict[str, Run]) -> None:
+    model = str(runs["digits.npz"].bundle)
+    file = min((space / "digits" / "0").glob("0*.png"))
+    told = pipeline.decide_file(model, file, space / "one.csv")
+    assert (told.n, told.actions, told.notes) == (1, {"take": 1}, ())
+    written = pl.read_csv(space / "one.csv")
+    assert (written["path"].to_list(), written.columns[:4]) == ([file.name], ["row", "id", "path", "action"])
+    folder = space / "mixed"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(file.read_bytes())
+    (folder / "b.png").write_bytes(b"")
+    (folder / "c.txt").write_text("no image")
+    told = pipeline.decide_file(model, folder, space / "mixed.parquet")
+    assert pq.read_table(space / "mixed.parquet")["path"].to_pylist() == ["a.png", "b.png"]
+    assert told.notes == (
+        "1 file is no image by name or by content, such as 'c.txt'.",
+        "image: images that have no bytes; treated as missing",
+    )
+
+
+def test_the_report_shows_the_costliest_mistakes(runs: dict[str, Run]) -> None:
+    for run in runs.values():
+        assert run.report is not None
+        page = run.report.read_text(encoding="utf-8")
+        section = page[page.index('<section id="mistakes">') :].partition("</section>")[0]
+        shown = section.count("<img") + section.count("no image that could be read")
+        assert "held-out rows" in section
+        assert shown == section.count("<li>")
+        assert shown or "On none of the" in section
+    torn = runs["digits"].report
+    assert torn is not None
+    assert "<code>0/torn.png</code>" in torn.read_text(encoding="utf-8"), "nobody would take what cannot be read, and it was a 0"
+
+
+def test_a_case_gives_the_classes_of_a_folder_their_name(space: Path) -> None:
+    prepared = prepare_rows(case(space, "digits", ("outcome: label", "outcome: digit")))
+    assert prepared.table.column_names == ["image", "path", "digit"]
+    assert prepared.outcome.task.classes == ("0", "1", "2")
+    with pytest.raises(CaseError, match=r"data\.outcome: got 'digit'; expected a column of the data: file, label"):
+        prepare_rows(case(space, "digits.csv", ("outcome: label", "outcome: digit, path: file")))
+
+
+@pytest.fixture(scope="module")
+def parted(space: Path) -> Path:
+    """The digits 0 to 2 as MNIST comes: arrays to learn from and to test on; five of the test stand among the others too."""
+    with np.load(space / "digits.npz") as arrays:
+        x, y = np.rint(arrays["images"] * (255 / 16)).astype(np.uint8), arrays["labels"]
+    train = np.r_[0:160, 160:165]
+    np.savez(space / "parted.npz", x_train=x[train], y_train=y[train], x_test=x[160:], y_test=y[160:])
+    return space / "parted.npz"
+
+
+def test_declared_test_rows_are_the_test(space: Path, parted: Path) -> None:
+    spec = case(space, "digits", ("outcome: label", "outcome: digit, holdout: part"), ("families: [linear, lightgbm]", "families: linear"))
+    run = pipeline.run(spec, data=parted, workspace=space / "parted")
+    assert run.split["method"] == "declared"
+    assert (run.split["train"], run.split["test"]) == (160, N - 160)
+    assert "5 rows left out, since they look like a row of the test" in run.split["detail"]
+    found = {f.kind: f for f in run.findings}
+    assert found["source"].detail == "The rows were read from 'parted.npz', in place of the case's own source."
+    assert (found["holdout"].column, found["holdout"].action) == ("part", "excluded")
+    assert not [f for f in run.findings if f.severity == "leak"]
+    assert run.bundle is not None
+    assert run.report is not None
+    assert load(run.bundle).transform.inputs == ("image",)
+    page = run.report.read_text(encoding="utf-8")
+    assert "As declared: a column of the data says which rows are held out." in page
+    assert "tested on the rows whose part is test" in page
+    again = prepare_rows(case(space, "parted.npz", ("outcome: label", "outcome: digit, holdout: part, sha256: " + "0" * 64)), parted)
+    assert again.splits.hash == run.split["hash"], "the hash is of data.source, and another file stands in its place"
+
+
+def test_a_test_that_is_not_declared_is_pointed_at(space: Path, parted: Path) -> None:
+    warned = [f for f in prepare_rows(case(space, "parted.npz")).findings if f.severity == "warning"]
+    assert [(f.kind, f.column, f.action) for f in warned if f.kind != "duplicate"] == [("holdout", "part", "kept")]
+    assert "write data.holdout: part; without it they are learnt from like the rest" in warned[0].detail
+    declared = prepare_rows(case(space, "parted.npz", ("outcome: label", "outcome: label, holdout: part")))
+    assert not [f for f in declared.findings if f.severity == "warning"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("holdout: parts", "data.holdout: got 'parts'; expected a column of the data: image, path, label, part; did you mean 'part'?"),
+        ("holdout: label", "data; expected a holdout column other than the outcome 'label'"),
+        ("holdout: part, time: path", "data; expected time or holdout, not both: each says which rows are held out"),
+        ("holdout: image", "data.holdout: got 'image'; expected a column of values, not of images"),
+        ("sha256: abc", "data.sha256: got 'abc'; expected 64 hexadecimal digits, as `sha256sum FILE` prints them"),
+        ("sha256: " + "A" * 64, f"of parted.npz'; expected {'a' * 64}"),
+    ],
+)
+def test_what_a_case_may_not_say_of_its_rows(space: Path, parted: Path, data: str, message: str) -> None:
+    with pytest.raises((CaseError, DataError)) as caught:
+        prepare_rows(case(space, "parted.npz", ("outcome: label", f"outcome: label, {data}")))
+    assert message in str(caught.value)
+
+
 def test_a_table_of_paths_runs_and_decides(space: Path) -> None:
     spec = case(space, "digits.csv", ("outcome: label", "outcome: label, path: file"), ("[linear, lightgbm]", "linear"))
     run = pipeline.run(spec, workspace=space / "csv")

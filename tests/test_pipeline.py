@@ -174,6 +174,14 @@ def test_a_frame_and_a_wrapped_estimator_take_the_place_of_file_and_families(mak
     )
 
 
+def test_two_candidates_of_one_name_are_told_before_any_training(case: Path, tmp_path: Path) -> None:
+    own = [mg.wrap(LogisticRegression()), mg.wrap(LogisticRegression(C=2.0))]
+    with pytest.raises(CaseError) as error:
+        mg.run(case, candidates=own, workspace=tmp_path)
+    expected = "candidates: got 'LogisticRegression'; expected a name of its own for each candidate; give mg.wrap(…, name=…)"
+    assert str(error.value) == expected
+
+
 def test_what_is_done_today_may_be_a_column(tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=300).strftime("%Y-%m-%d").to_numpy()
     frame = loans().assign(done=np.where(np.arange(300) % 3 == 0, "decline", "approve"), day=days)

@@ -30,7 +30,10 @@ NOT_BUILT = {
 FAMILIES = ("constant", "linear", "lightgbm")
 """What `train.families: auto` trains, the simple ones first."""
 
-NETWORKS = ("mlp", "transformer")
+IMAGE_NETWORKS = ("cnn", "resnet", "vit")
+"""Families whose rows are one image each."""
+
+NETWORKS = ("mlp", "transformer", *IMAGE_NETWORKS)
 """Families that need torch and are trained where the case names them."""
 
 _DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0, "ms": 0.001}
@@ -66,6 +69,13 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Number = Annotated[float, BeforeValidator(lambda v: _finite(float(v)))]
 
 
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("64 hexadecimal digits, as `sha256sum FILE` prints them")
+    return text.lower()
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
 Side = Annotated[int, Field(ge=1, le=512)]
 
 
@@ -90,9 +100,11 @@ class Data(_Spec):
     """Where the rows come from and what their columns mean."""
 
     source: str = ""  # "" when a table is passed in Python
+    sha256: Sha256 | None = None  # of the source's file; a file behind an address needs it
     outcome: str
     time: str | None = None
     group: str | None = None
+    holdout: str | None = None  # a column of train, valid and test: whoever made the data says which rows are held out
     outcome_delay: Seconds = 0.0
     affected_by_action: bool = False
     known_later: Words = ()
@@ -107,9 +119,11 @@ class Data(_Spec):
     def _built(self) -> Self:
         if self.affected_by_action:
             raise ValueError("no (treatment cases are not built yet: see ROADMAP.md)")
-        for name in ("time", "group", "path"):
+        for name in ("time", "group", "holdout", "path"):
             if getattr(self, name) == self.outcome:
                 raise ValueError(f"a {name} column other than the outcome {self.outcome!r}")
+        if self.time is not None and self.holdout is not None:
+            raise ValueError("time or holdout, not both: each says which rows are held out")
         return self
 
 
@@ -164,10 +178,13 @@ class Decision(_Spec):
     actions: dict[str, Action]
     today: str | None = None  # an action, or the column that holds what was done
     limits: dict[str, Limit] = {}
+    averse: Annotated[Number, Field(gt=0, le=0.5)] | None = None  # decide by what is paid with probability 1 − averse
     high_stakes: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.averse is not None and self.limits:
+            raise ValueError("averse or limits, not both: many rows are guaranteed the same, and limits need rows that differ")
         if len(self.actions) < 2 and not any(a.quantity for a in self.actions.values()):
             raise ValueError("at least two actions (doing nothing is one: payoff 0), or one with a quantity")
         for name in self.limits:
@@ -181,6 +198,8 @@ class Train(_Spec):
 
     budget: Annotated[Seconds, Field(gt=0)] = 60.0
     families: Words = ("auto",)
+    model: Words = ()  # the user's own, beside the families: module:function, or the path of a saved model
+    pretrained: Words = ()  # networks for images to start from, as transformers saves them: a folder, or owner/name at the hub
     seed: int = 0
 
     @model_validator(mode="after")
@@ -201,6 +220,25 @@ class Serve(_Spec):
     """What a decision comes with."""
 
     reasons: Annotated[int, Field(ge=0, le=50)] = 0
+    coverage: Annotated[Number, Field(ge=0.5, lt=1)] | None = None  # of prediction sets, each with what its decision guarantees
+
+
+Price = Annotated[Number, Field(ge=0)]
+
+
+class Compute(_Spec):
+    """What computing costs, in the unit of the payoffs, and how many decisions one training serves."""
+
+    cpu_hour: Price = 0.0
+    gpu_hour: Price = 0.0
+    memory_gb_hour: Price = 0.0
+    decisions: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _spread(self) -> Self:
+        if self.decisions is None and (self.cpu_hour or self.gpu_hour or self.memory_gb_hour):
+            raise ValueError("decisions beside the prices: how many decisions one training serves, over which its cost is spread")
+        return self
 
 
 class Case(_Spec):
@@ -222,9 +260,21 @@ class Case(_Spec):
     decision: Decision
     train: Train = Train()
     serve: Serve = Serve()
+    compute: Compute = Compute()
 
     folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
     text: str = Field(default="", exclude=True)  # the file, as its author wrote it
+
+    @model_validator(mode="after")
+    def _one_coverage(self) -> Self:
+        if self.decision.averse is not None and self.serve.coverage is not None:
+            raise ValueError("decision.averse or serve.coverage, not both: prediction sets of coverage 1 − averse come with the former")
+        return self
+
+    @property
+    def coverage(self) -> float | None:
+        """The probability with which prediction sets hold the outcome; None where the case asks for no sets."""
+        return self.serve.coverage if self.decision.averse is None else 1.0 - self.decision.averse
 
     @classmethod
     def parse(cls, text: str, *, where: str = "case", folder: Path | None = None) -> Case:
@@ -334,6 +384,7 @@ def _problem(error: Any, where: str) -> Problem:
         "greater_than": f"a number above {limits.get('gt', '')}",
         "greater_than_equal": f"a number of at least {limits.get('ge', '')}",
         "less_than_equal": f"a number of at most {limits.get('le', '')}",
+        "less_than": f"a number below {limits.get('lt', '')}",
         "string_pattern_mismatch": "letters, digits, '.', '_' and '-', at most 80",
         "dict_type": "a mapping",
         "model_type": "a mapping",

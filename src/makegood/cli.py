@@ -7,6 +7,7 @@ object goes to stdout and everything else to stderr. A command that makes a page
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -43,6 +44,7 @@ PLANNED = {
 
 CaseArg = Annotated[str, typer.Argument(metavar="CASE", help="A case file, or the name of a built-in case.")]
 Workspace = Annotated[Path, typer.Option("--workspace", metavar="DIR", help="Where runs are kept.")]
+Rows = Annotated[str | None, typer.Option("--data", metavar="FILE", help="Rows to read in place of the case's data.source.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 HERE = Path(".makegood")
 
@@ -129,11 +131,11 @@ def _ask(question: str, default: str) -> str:
 
 
 @app.command()
-def check(case: CaseArg, workspace: Workspace = HERE, as_json: Json = False) -> None:
+def check(case: CaseArg, data: Rows = None, workspace: Workspace = HERE, as_json: Json = False) -> None:
     """Validate a case without training: schema, leaks, payoffs, and what the split would be."""
     from makegood import pipeline
 
-    found = pipeline.check(case)
+    found = pipeline.check(case, data=data, cache=_cache())
     for problem in found.problems:
         said = f"{problem.got} ({problem.next})" if problem.severity == "warning" else problem
         _say(f"{problem.severity}: {said}", as_json=as_json)
@@ -154,6 +156,7 @@ def run(
     until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after prepare, train, evaluate, bundle or report.")] = "report",
     budget: Annotated[str | None, typer.Option(help="Seconds for training, such as 60s or 5m; overrides the case.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of splits and training; overrides the case.")] = None,
+    data: Rows = None,
     workspace: Workspace = HERE,
     as_json: Json = False,
 ) -> None:
@@ -161,10 +164,17 @@ def run(
     from makegood import pipeline
 
     with _Progress(as_json) as progress:
-        done = pipeline.run(pipeline.override(case, budget=budget, seed=seed), workspace=workspace, until=until, progress=progress)
+        changed = pipeline.override(case, budget=budget, seed=seed)
+        done = pipeline.run(changed, data=data, workspace=workspace, until=until, cache=_cache(), progress=progress)
     _tell(done, as_json=as_json)
     if done.evaluation is not None and done.evaluation.verdict == "refuse":
         raise typer.Exit(1)
+
+
+def _cache() -> Path | None:
+    """Return the folder for what is fetched from addresses, where the environment names one."""
+    named, base = os.environ.get("MAKEGOOD_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(named) if named else Path(base, "makegood") if base else None
 
 
 def _tell(done: Any, *, as_json: bool) -> None:
@@ -179,6 +189,11 @@ def _tell(done: Any, *, as_json: bool) -> None:
         for name, figure in {"model": e.value, **e.baselines, "oracle (knows the outcome)": e.oracle}.items():
             _say(f"  {name:<{width}}  {figure}", as_json=as_json)
         _say(f"  {'gain':<{width}}  {e.gain}  over {e.gain_over}", as_json=as_json)
+        if e.guarantee:
+            share = f"{e.guarantee.broken.value:.3g} of the decisions paid less, where {1 - e.guarantee.level:.3g} may"
+            _say(f"  {'guaranteed':<{width}}  {e.guarantee.amount}; {share}", as_json=as_json)
+        if e.cost:
+            _say(f"  {'computing':<{width}}  {e.cost:.3g} {e.unit} a decision, taken off the model's value and gain", as_json=as_json)
     if as_json:
         from makegood.pipeline import summary
 
@@ -226,7 +241,7 @@ class _Progress:
 @app.command()
 def decide(
     model: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder.")],
-    rows: Annotated[Path, typer.Argument(help="A csv, tsv or parquet file with the rows to decide on.")],
+    rows: Annotated[Path, typer.Argument(help="A csv, tsv or parquet file with the rows to decide on; images: a folder, an archive, one.")],
     out: Annotated[Path, typer.Option(help="Where the decisions go: .csv or .parquet.")],
     force: Annotated[bool, typer.Option(help="Decide with a model whose verdict is refuse.")] = False,
     workspace: Workspace = HERE,

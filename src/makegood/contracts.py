@@ -6,8 +6,8 @@ of families or modalities. This module imports NumPy alone: a served bundle need
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -119,7 +119,7 @@ class Fold:
 class Splits:
     """How rows are held out.
 
-    `method` is "time", "group", "stratified" or "crossfit"; crossfit has ten folds whose tests cover every row once, the others
+    `method` is "time", "declared", "group", "stratified" or "crossfit"; crossfit has ten folds whose tests cover every row once, the others
     one. `clusters` (n,) int64 names the unit of resampling (group, or time block), None when rows are independent. `hash` is
     the published fingerprint of the test rows.
     """
@@ -211,10 +211,11 @@ Predictive = Probabilities | Quantiles | Ranking | Effects | Text
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds that a piece of work may take, counted from `start` on `time.perf_counter`."""
+    """Seconds that a piece of work may take, counted from `start` on `time.perf_counter`, and who is told how far it has come."""
 
     seconds: float
     start: float
+    tell: Callable[[str], None] = field(default=lambda words: None, compare=False, repr=False)
 
     def left(self, now: float) -> float:
         """Return the seconds that remain at `now`; never negative."""
@@ -242,13 +243,15 @@ class Choices:
     """What a policy does on n rows.
 
     `option` (n,) positions in the payoffs' options; `expected` (n, n_options) expected payoff under the calibrated predictive;
-    `promise` (n,) the calibrated expected payoff of the chosen option; `propensity` (n,) in (0, 1].
+    `promise` (n,) the calibrated expected payoff of the chosen option; `propensity` (n,) in (0, 1]; `guaranteed` (n,) the least that
+    the chosen option pays over the prediction set, where there are sets.
     """
 
     option: Ints
     expected: Floats
     promise: Floats
     propensity: Floats
+    guaranteed: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.option)
@@ -265,7 +268,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision, as it is returned to the caller."""
+    """One decision, as it is returned to the caller.
+
+    Where the case asks for prediction sets, `prediction_set` names the outcomes that are to be reckoned with, and `guaranteed` is
+    the least that the action pays over them.
+    """
 
     id: str
     action: str
@@ -277,6 +284,57 @@ class Decision:
     reasons: tuple[Reason, ...]
     model: str
     notes: tuple[str, ...] = ()  # values of this row that were treated as missing or unseen
+    prediction_set: tuple[str, ...] | None = None
+    guaranteed: float | None = None
+
+
+# --------------------------------------------------------------------------------------------------------------- computing
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a piece of work took of the machine.
+
+    `wall_s` by the clock; `cpu_s` of the process, all its threads, and the children that it waited for; `gpu_s` during which it held
+    a GPU; `peak_bytes` the most memory that the process held meanwhile, None where the system does not tell; `money` that is at the
+    case's prices. `a + b` is a, then b.
+
+    >>> Usage(2.0, 1.5, peak_bytes=10) + Usage(1.0, 4.0, peak_bytes=30)
+    Usage(wall_s=3.0, cpu_s=5.5, gpu_s=0.0, peak_bytes=30, money=0.0)
+    """
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    peak_bytes: int | None = None
+    money: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        peaks = [peak for peak in (self.peak_bytes, other.peak_bytes) if peak is not None]
+        return Usage(
+            self.wall_s + other.wall_s,
+            self.cpu_s + other.cpu_s,
+            self.gpu_s + other.gpu_s,
+            max(peaks, default=None),
+            self.money + other.money,
+        )
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What it takes to train and to decide, measured, and what that costs each decision; figures of one run, without an interval.
+
+    `training` is all that was learnt, on outer folds too; `candidates` is each one's part of the last round; `decision` one decision
+    of the finished model, measured on `rows` of them. `decisions` is how many a training serves (None: not said). `per_decision` is
+    what the model's value and gains are net of: training.money / decisions + decision.money, or 0 without prices.
+    """
+
+    training: Usage
+    candidates: dict[str, Usage]
+    decision: Usage
+    rows: int
+    decisions: float | None
+    per_decision: float
 
 
 # -------------------------------------------------------------------------------------------------------------- evaluation
@@ -289,8 +347,8 @@ class PayoffRange:
     The payoff of `action` when the outcome is `outcome` ("" when it is one expression) is multiplied by a factor. With the
     chosen actions held, the verdict stands for factors in [verdict_low, verdict_high] and turns at `break_even` (the factor at
     which the mean gain over the best baseline is zero; NaN: never). Re-optimised, at least 95% of the actions stay the same for
-    factors in [actions_low, actions_high]. `mean` is the payoff's mean as declared, over the rows concerned, so that a reader
-    sees money. Infinite ends are allowed.
+    factors in [actions_low, actions_high] (NaN where the policy is averse). `mean` is the payoff's mean as declared, over the rows
+    concerned, so that a reader sees money. Infinite ends are allowed.
     """
 
     action: str
@@ -318,8 +376,26 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Guarantee:
+    """What was guaranteed of the decisions with probability `level`, and how often they paid less.
+
+    `amount` is the mean guaranteed payoff of a decision, `broken` the share of decisions whose payoff was below their own, at most
+    1 − `level` as promised. `averse`: the actions were chosen by what they guarantee, not by what they are expected to pay.
+    """
+
+    level: float
+    averse: bool
+    amount: Estimate
+    broken: Estimate
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth, on rows that it has not seen."""
+    """What a model is worth, on rows that it has not seen.
+
+    What is said of the model's value is net of computing (`compute.per_decision`): `value`, `gains`, `curve`, `payoff_ranges` and
+    the slices' values. Promises, and the gap to what was realised, are of payoffs alone, on both sides.
+    """
 
     unit: str
     n: dict[str, int]  # train, valid, test
@@ -345,8 +421,52 @@ class Evaluation:
     why: str
     opened: int = 1  # how often these test rows were opened
     level: float = 0.95  # of the verdict: 1 − 0.05 / opened
-    candidates: tuple[dict[str, Any], ...] = ()  # name, weight, log_loss, value, seconds
+    candidates: tuple[dict[str, Any], ...] = ()  # name, weight, log_loss, value before computing
     calibrator: str = ""
+    compute: Compute | None = None
+    guarantee: Guarantee | None = None
+
+    @property
+    def cost(self) -> float:
+        """What computing costs a decision; 0 where it has no price."""
+        return self.compute.per_decision if self.compute else 0.0
+
+    @property
+    def payoff(self) -> Estimate:
+        """What the decisions paid, before computing: what promises are compared with."""
+        net = self.value
+        return replace(net, value=net.value + self.cost, low=net.low + self.cost, high=net.high + self.cost)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A held-out decision on an image, and what another action would have paid more.
+
+    `image` (height, width, channels) uint8, None where there was none that could be read; `place` says where it lies, "" if nobody
+    knows. `outcome` came true; `predicted` is the most probable one, or the median of a number. Their predicted probabilities are
+    NaN for a number. `loss` is what `best`, the best action in hindsight, would have paid more than `action`.
+    """
+
+    image: NDArray[np.uint8] | None
+    place: str
+    outcome: str
+    predicted: str
+    p_outcome: float
+    p_predicted: float
+    action: str
+    best: str
+    loss: float
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What hindsight would have done better: on `count` of `n` held-out rows, by `total` in `unit`; the `costliest` first."""
+
+    unit: str
+    n: int
+    count: int
+    total: float
+    costliest: tuple[Mistake, ...]
 
 
 @dataclass(frozen=True)
@@ -388,6 +508,7 @@ __all__ = [
     "Budget",
     "Choices",
     "Columns",
+    "Compute",
     "Dataset",
     "Decision",
     "Effects",
@@ -397,8 +518,11 @@ __all__ = [
     "Finding",
     "Floats",
     "Fold",
+    "Guarantee",
     "Ints",
     "LEVELS",
+    "Mistake",
+    "Mistakes",
     "PayoffRange",
     "Predictive",
     "Probabilities",
@@ -410,5 +534,6 @@ __all__ = [
     "Splits",
     "Task",
     "Text",
+    "Usage",
     "rows_of",
 ]

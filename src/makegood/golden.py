@@ -26,12 +26,23 @@ CELLS = 50_000
 """Features that the golden rows may have in all, though `FEWEST` are always taken: an image has thousands."""
 
 EDGES: tuple[Any, ...] = (None, "\u2203 never seen", 1e300, -1e300, 0, True, [], {"a": 1})
-_STEPS = {"features": "feature", "raw": "raw score", "predictive": "predictive", "expected": "expected payoff", "promise": "promise"}
-_MONEY = ("expected", "promise")
+_STEPS = {
+    "features": "feature",
+    "raw": "raw score",
+    "predictive": "predictive",
+    "expected": "expected payoff",
+    "promise": "promise",
+    "sets": "prediction set",
+    "guaranteed": "guaranteed payoff",
+}
+_MONEY = ("expected", "promise", "guaranteed")
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows as JSON values and what became of them: one entry a row everywhere; `option` names what was chosen."""
+    """Rows as JSON values and what became of them: one entry a row everywhere; `option` names what was chosen.
+
+    `sets` has a 1 for each class in the row's prediction set; it and `guaranteed` are empty in a bundle without sets.
+    """
 
     rows: list[dict[str, Any]]
     features: list[list[float]]
@@ -40,6 +51,8 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expected: list[list[float]]
     promise: list[float]
     option: list[str]
+    sets: list[list[int]] = []
+    guaranteed: list[float] = []
 
 
 def pick(

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from makegood import __version__, bundle
-from makegood.contracts import Choices, Columns, Decision, Floats, Probabilities, Quantiles, Reason, Task, rows_of
+from makegood.contracts import Bools, Choices, Columns, Decision, Floats, Probabilities, Quantiles, Reason, Task, rows_of
 from makegood.data.transform import Note, Transform
 from makegood.data.values import text_of
 from makegood.economics.calibrate import Calibrator
 from makegood.economics.conformal import Conformal
-from makegood.economics.policy import Policy, expected
+from makegood.economics.policy import Policy, expected, guaranteed
+from makegood.economics.sets import Sets
 from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
 from makegood.golden import CELLS, FEWEST, ROWS, Golden, compare, json_cell, pick
 from makegood.ids import uuid7
@@ -51,7 +52,7 @@ class Decided:
 
     `action` (n,) names; `quantity` (n,), NaN where the action has none; `choices` the options with expected payoff, promise and
     propensity; `predictive` as reported; `reasons` one tuple a row; `notes` on values that could not be used as they were;
-    `ignored` columns that the model does not know.
+    `ignored` columns that the model does not know; `sets` (n, n_classes) the classes in each row's prediction set, None without sets.
     """
 
     ids: tuple[str, ...]
@@ -64,6 +65,7 @@ class Decided:
     ignored: tuple[str, ...]
     unit: str
     model: str
+    sets: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,7 +82,14 @@ class Decided:
             predictive=_reported(self.predictive, i),
             reasons=self.reasons[i],
             model=self.model,
+            prediction_set=self._set(i),
+            guaranteed=None if self.choices.guaranteed is None else float(self.choices.guaranteed[i]),
         )
+
+    def _set(self, i: int) -> tuple[str, ...] | None:
+        if self.sets is None or not isinstance(self.predictive, Probabilities):
+            return None
+        return tuple(name for name, held in zip(self.predictive.classes, self.sets[i].tolist(), strict=True) if held)
 
     def __iter__(self) -> Iterator[Decision]:
         return (self[i] for i in range(len(self)))
@@ -107,7 +116,10 @@ def _reported(predictive: Predicted, i: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Assessed:
-    """What a batch is found to be before anything is decided; `predictive` is what payoffs are integrated over."""
+    """What a batch is found to be before anything is decided; `predictive` is what payoffs are integrated over.
+
+    `least` (n, n_options) is what each option guarantees over the prediction sets; None without `sets`.
+    """
 
     columns: Columns
     notes: tuple[Note, ...]
@@ -115,12 +127,15 @@ class _Assessed:
     raw: Floats
     predictive: Predicted
     expected: Floats
+    sets: Bools | None
+    least: Floats | None
 
 
 @dataclass(frozen=True)
 class _Part:
     choices: Choices
     predictive: Predicted
+    sets: Bools | None
     reasons: list[tuple[Reason, ...]]
     notes: list[Note]
 
@@ -129,9 +144,10 @@ class _Part:
 class Model:
     """What decides: the case as plain data, and every part that a decision passes through.
 
-    `conformal` moves the quantiles that are reported, and no decision (MATHEMATICS §13). `background` holds the raw rows that
-    reasons compare with. `verdict` is "deploy", "refuse", or "" before an evaluation. `id` is the case's name and the start of the
-    bundle's hash; empty until the model is packed. `block` bounds the memory: at most so many rows are worked on at once.
+    `conformal` moves the quantiles that are reported, and no decision (MATHEMATICS §13). `sets` are reported, and are what an averse
+    policy decides by. `background` holds the raw rows that reasons compare with. `verdict` is "deploy", "refuse", or "" before an
+    evaluation. `id` is the case's name and the start of the bundle's hash; empty until the model is packed. `block` bounds the memory:
+    at most so many rows are worked on at once.
     """
 
     case: Mapping[str, Any]
@@ -142,6 +158,7 @@ class Model:
     background: Raw
     calibrator: Calibrator | None = None
     conformal: Conformal | None = None
+    sets: Sets | None = None
     verdict: str = ""
     id: str = ""
     block: int = 1 << 16
@@ -191,6 +208,7 @@ class Model:
             ignored=tuple(name for name in raw if name not in self._inputs),
             unit=self.policy.payoffs.unit,
             model=self.id,
+            sets=None if self.sets is None else np.concatenate([part.sets for part in parts if part.sets is not None]),
         )
 
     @property
@@ -219,11 +237,11 @@ class Model:
         ignored = (f"{name}: not a column of this model; ignored" for name in row if name not in self._inputs)
         return (*map(str, notes), *ignored)
 
-    def _decide_part(self, raw: Raw, part: slice, decide: Callable[[Floats, Columns], Choices], k: int) -> _Part:
+    def _decide_part(self, raw: Raw, part: slice, decide: Callable[[Floats, Columns, Floats | None], Choices], k: int) -> _Part:
         rows = {name: values[part] for name, values in raw.items()}
         try:
             found = self._assess(rows)
-            choices = decide(found.expected, self._priced(found.columns))
+            choices = decide(found.expected, self._priced(found.columns), found.least)
         except DataError as error:
             if part.start == 0:
                 raise
@@ -239,7 +257,7 @@ class Model:
                 top = self._explain(columns, i, option).top(k)
                 reasons[i] = tuple(Reason(name, self._shown(name, rows[name][i] if name in rows else None), money) for name, money in top)
         notes = [replace(note, rows=tuple(row + part.start for row in note.rows)) for note in found.notes]
-        return _Part(choices, predictive, reasons, notes)
+        return _Part(choices, predictive, found.sets, reasons, notes)
 
     def _shown(self, name: str, cell: Any) -> str:
         """Return a value for a reader, who needs no bytes of an image."""
@@ -263,7 +281,11 @@ class Model:
             predictive: Predicted = Probabilities(self.task.classes, raw if self.calibrator is None else self.calibrator.apply(raw))
         else:
             predictive = Quantiles(self.task.levels, raw)
-        return _Assessed(columns, notes, features, raw, predictive, expected(self.policy.payoffs, predictive, self._priced(columns)))
+        priced, sets, least = self._priced(columns), None, None
+        if self.sets is not None and isinstance(predictive, Probabilities):
+            sets = self.sets.apply(predictive.p)
+            least = guaranteed(self.policy.payoffs, predictive, priced, sets)
+        return _Assessed(columns, notes, features, raw, predictive, expected(self.policy.payoffs, predictive, priced), sets, least)
 
     def _priced(self, columns: Columns) -> Columns:
         """Return the columns that payoffs and limits are made of: the others need not be put together."""
@@ -275,7 +297,7 @@ class Model:
         """Return what each column did to the margin of the action chosen for one row of `raw`, in money (MATHEMATICS §12)."""
         self._length(raw)
         found = self._assess({name: values[row : row + 1] for name, values in raw.items()})
-        option = self.policy.decide(found.expected, self._priced(found.columns)).option
+        option = self.policy.decide(found.expected, self._priced(found.columns), found.least).option
         return self._explain(dict(found.columns), 0, int(option[0]), evaluations)
 
     def drivers(self, raw: Raw, *, evaluations: int = 512) -> tuple[tuple[str, float], ...]:
@@ -285,7 +307,7 @@ class Model:
         """
         self._length(raw)
         found = self._assess(raw)
-        options = self.policy.decide(found.expected, self._priced(found.columns)).option.tolist()
+        options = self.policy.decide(found.expected, self._priced(found.columns), found.least).option.tolist()
         columns = dict(found.columns)
         # A seed for each row: with the same few background rows throughout, their peculiarities would not average out.
         return shapley.drivers(self._explain(columns, i, option, evaluations, seed=i) for i, option in enumerate(options))
@@ -296,13 +318,13 @@ class Model:
         return shapley.reasons(self._margin(option), row, self._background, protected=protected, evaluations=evaluations, seed=seed)
 
     def _margin(self, option: int) -> shapley.Margin:
-        """Return the margin, at the limits' prices, of an option over the best of other actions (of the others, if of one action)."""
+        """Return the margin, in what the policy maximises, of an option over the best of other actions (of the others, if of one)."""
         options = self.policy.payoffs.options
         others = [o for o, other in enumerate(options) if other.action != options[option].action]
         rivals = others or [o for o in range(len(options)) if o != option]
 
         def margin(columns: Columns) -> Floats:
-            net = self.policy.net(self.assess(columns)[1], self._priced(columns))
+            net = self._net(columns)
             return np.asarray(net[:, option] - net[:, rivals].max(axis=1, initial=-np.inf if rivals else 0.0))
 
         return margin
@@ -319,10 +341,15 @@ class Model:
 
     def _pays(self, columns: Columns) -> bool:
         try:
-            self.policy.net(self.assess(columns)[1], self._priced(columns))
+            self._net(columns)
         except DataError:
             return False
         return True
+
+    def _net(self, columns: Columns) -> Floats:
+        """Return what the policy maximises, (n, n_options)."""
+        found = self._assessed(columns)
+        return self.policy.net(found.expected, self._priced(columns), found.least)
 
     @cached_property
     def _inputs(self) -> frozenset[str]:
@@ -362,7 +389,8 @@ def _shown(cell: Any) -> str:
 def _joined(parts: list[Choices]) -> Choices:
     if len(parts) == 1:
         return parts[0]
-    return Choices(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("option", "expected", "promise", "propensity")))
+    names = ("option", "expected", "promise", "propensity", *(() if parts[0].guaranteed is None else ("guaranteed",)))
+    return Choices(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _together(parts: list[Predicted]) -> Predicted:
@@ -419,6 +447,7 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
         "rows": model.scorer.rows,
         "calibrator": None if model.calibrator is None else model.calibrator.to_json(),
         "conformal": None if model.conformal is None else model.conformal.to_json(),
+        "sets": None if model.sets is None else model.sets.to_json(),
     }
     background = {name: [json_cell(cell) for cell in values] for name, values in model.background.items() if name in model._inputs}
     contents = {
@@ -498,6 +527,9 @@ def _model(contents: bundle.Contents) -> Model:
             if not 0 <= steps <= 1000:
                 where = str(contents.folder / "policy.json")
                 raise BundleError(Problem(where, f"{steps:.3g} steps of a quantity", "0 to 1000", bundle.REMAKE))
+    if policy["averse"] and (policy["limits"] or scorer["sets"] is None or scorer["kind"] != "classes"):
+        where = str(contents.folder / "policy.json")
+        raise BundleError(Problem(where, "an averse policy", "prediction sets to decide by, and no limits", bundle.REMAKE))
     return Model(
         case=case,
         task=Task(scorer["kind"], tuple(scorer["classes"]), tuple(scorer["levels"])),
@@ -507,6 +539,7 @@ def _model(contents: bundle.Contents) -> Model:
         background=contents.json("background.json"),
         calibrator=None if scorer["calibrator"] is None else Calibrator.from_json(scorer["calibrator"]),
         conformal=None if scorer["conformal"] is None else Conformal.from_json(scorer["conformal"]),
+        sets=None if scorer["sets"] is None else Sets.from_json(scorer["sets"]),
         verdict=contents.manifest.verdict,
         id=f"{contents.manifest.case}@{contents.hash[:12]}",
     )
@@ -537,7 +570,7 @@ def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]
     names = dict.fromkeys(name for row in rows for name in row)
     found = model._assess({name: [row.get(name) for row in rows] for name in names})
     columns = model._priced(found.columns)
-    choices = model.policy.decide(found.expected, columns)
+    choices = model.policy.decide(found.expected, columns, found.least)
     seen = Golden(
         rows=rows,
         features=found.features.tolist(),
@@ -546,5 +579,7 @@ def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]
         expected=found.expected.tolist(),
         promise=choices.promise.tolist(),
         option=[model.policy.payoffs.options[o].name for o in choices.option],
+        sets=[] if found.sets is None else found.sets.astype(np.int64).tolist(),
+        guaranteed=[] if choices.guaranteed is None else choices.guaranteed.tolist(),
     )
-    return seen, model.policy.net(found.expected, columns)
+    return seen, model.policy.net(found.expected, columns, found.least)

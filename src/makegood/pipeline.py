@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,17 @@ from makegood import __version__, cases
 from makegood import families as families_
 from makegood import model as models
 from makegood.case import Case, duration_s
-from makegood.contracts import Evaluation, Finding, Run
-from makegood.data import prepare, sources
+from makegood.contracts import Compute, Evaluation, Finding, Run, Usage
+from makegood.data import galleries, prepare, sources
+from makegood.economics import compute
 from makegood.errors import CaseError, MakegoodError, Problem, Refused, nearest
+from makegood.families.named import named
+from makegood.golden import json_cell
 from makegood.report.page import ReportInput, render
 from makegood.stages import evaluate as evaluation
+from makegood.stages import meter
 from makegood.stages.learn import Progress, Trials, learn_all
+from makegood.stages.mistakes import costliest
 from makegood.stages.prepare import Prepared, prepare_rows
 from makegood.trust import fairness
 from makegood.trust.card import card
@@ -47,11 +52,13 @@ def run(
     candidates: Sequence[families_.Candidate] = (),
     workspace: Path | str = HERE,
     until: str = "report",
+    cache: Path | None = None,
     progress: Progress = _silent,
 ) -> Run:
     """Return the finished run of a case: a `Case`, a case file, or the name of a built-in case.
 
-    `data` is a polars, pandas or Arrow table in place of `data.source`; `candidates` (`makegood.wrap`) train beside the case's own
+    `data` is a polars, pandas or Arrow table, or a file's path, in place of `data.source`; `cache` keeps what `data.source` fetches from an
+    address (by default in ~/.cache/makegood); `candidates` (`makegood.wrap`) train beside the case's own
     families; `until` is the last stage. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is not worth
     deploying is a run whose verdict is "refuse", not an error.
     """
@@ -60,7 +67,7 @@ def run(
         raise CaseError(Problem("--until", until, f"one of {', '.join(STAGES)}", nearest(until, STAGES)))
     case = _case(case)
     progress("prepare", 0.0)
-    prepared = prepare_rows(case, data)
+    prepared, candidates = _with_models(prepare_rows(case, data, cache), candidates)
     space = Workspace(Path(workspace))
     folder = space.new_run(case.case)
     record = _Record(prepared, folder, progress, started)
@@ -79,7 +86,7 @@ def run(
     if until == "evaluate":
         return record.finish(space, money)
     progress("bundle", 0.9)
-    groups = fairness_table(prepared, trials)
+    groups = fairness_table(prepared, trials, money.cost)
     page = card(case, money, prepared.splits, prepared.findings, groups, versions())
     packed = models.pack(replace(trials.model, verdict=money.verdict), folder / "bundle", rows=trials.golden, card=page)
     if until == "bundle":
@@ -92,6 +99,7 @@ def run(
         run=folder.name,
         findings=prepared.findings,
         split=prepared.split,
+        mistakes=costliest(prepared, trials),
         fairness=groups,
         seconds=record.seconds,
         hashes={"data": prepared.source.fingerprint, "test rows": prepared.splits.hash, "bundle": packed.id},
@@ -99,6 +107,15 @@ def run(
     )
     write(folder / "report.html", render(described))
     return record.finish(space, money, packed)
+
+
+def _with_models(prepared: Prepared, given: Sequence[families_.Candidate]) -> tuple[Prepared, tuple[families_.Candidate, ...]]:
+    """Return the rows with what a reader must know of the user's own models, and those models: the given and the named."""
+    train = prepared.case.train
+    tuned = families_.fine_tuned(train.pretrained, prepared.outcome.task, folder=prepared.case.folder)
+    every = (*given, *named(train.model, folder=prepared.case.folder, seed=train.seed), *tuned)
+    notes = (Finding("imported", "", prepared.table.num_rows, c.note, "kept", "warning") for c in every if c.note)
+    return replace(prepared, findings=(*prepared.findings, *notes)), every
 
 
 # --------------------------------------------------------------------------------------------------------------- evaluate
@@ -117,14 +134,31 @@ def judge(prepared: Prepared, trials: Trials, opened: int) -> Evaluation:
         opened=opened,
         unknown=unknown,
         seed=prepared.case.train.seed,
+        compute=computing(prepared, trials),
+        coverage=prepared.case.coverage,
     )
     return evaluation.evaluate(trials.held, prepared.policy.payoffs, record)
 
 
-def fairness_table(prepared: Prepared, trials: Trials) -> tuple[fairness.Group, ...]:
-    """Return how the levels of each protected column are treated; empty when the case protects none."""
+def computing(prepared: Prepared, trials: Trials) -> Compute:
+    """Return what learning took and what a decision takes, with the case's prices: held-out rows are decided one at a time, as served."""
+    rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: meter.DECISIONS]
+    raw = prepare.raw_columns(prepared.table.take(pa.array(rows)))
+    served = [{name: json_cell(raw[name][i]) for name in trials.model.transform.inputs} for i in range(len(rows))]
+    decision, n = meter.one_decision(trials.model.decide, served)
+    candidates = {t.name: t.used for t in trials.learnt.trained.trials}
+    return compute.compute(trials.used, candidates, decision, n, _prices(prepared.case.compute.model_dump()))
+
+
+def _prices(declared: Mapping[str, Any]) -> compute.Prices:
+    """Return the prices of computing out of a case's plain data, which leaves out what is 0."""
+    return compute.Prices(*(declared.get(price.name, price.default) for price in fields(compute.Prices)))
+
+
+def fairness_table(prepared: Prepared, trials: Trials, cost: float = 0.0) -> tuple[fairness.Group, ...]:
+    """Return how the levels of each protected column are treated, values net of `cost`; empty when the case protects none."""
     protected = {name: trials.held.columns[name] for name in prepared.case.data.protected}
-    return fairness.compare(evaluation.treatment(trials.held, prepared.policy.payoffs), protected) if protected else ()
+    return fairness.compare(evaluation.treatment(trials.held, prepared.policy.payoffs, cost), protected) if protected else ()
 
 
 # ----------------------------------------------------------------------------------------------------------------- record
@@ -185,6 +219,7 @@ def summary(done: Run) -> dict[str, Any]:
     }
     if e is None:
         return head
+    kept = e.guarantee
     return head | {
         "value": e.value.to_json(),
         "baselines": {name: x.to_json() for name, x in e.baselines.items()},
@@ -196,6 +231,8 @@ def summary(done: Run) -> dict[str, Any]:
         "why": e.why,
         "n": e.n,
         "opened": e.opened,
+        "guarantee": asdict(kept) | {"amount": kept.amount.to_json(), "broken": kept.broken.to_json()} if kept else None,
+        "compute": asdict(e.compute) | {"unit": e.unit} if e.compute else None,
     }
 
 
@@ -244,12 +281,12 @@ class Checked:
         return {"case": self.case, "problems": [asdict(p) for p in self.problems], "leaks": leaks_, "split": dict(self.split)}
 
 
-def check(case: Case | str | Path, *, data: Any = None) -> Checked:
+def check(case: Case | str | Path, *, data: Any = None, cache: Path | None = None) -> Checked:
     """Return every problem of a case, its suspected leaks, and what the split would be; raises nothing that a case can cause."""
     name = case.case if isinstance(case, Case) else str(case)
     try:
         loaded = _case(case)
-        prepared = prepare_rows(loaded, data)
+        prepared, _ = _with_models(prepare_rows(loaded, data, cache), ())
     except MakegoodError as error:
         return Checked(name, error.problems)
     warnings = tuple(
@@ -297,7 +334,7 @@ def last_run(case: str, workspace: Path | str = HERE) -> Path:
 
 @dataclass(frozen=True)
 class Told:
-    """What `decide_file` did."""
+    """What `decide_file` did, and what the deciding itself took."""
 
     n: int
     actions: Mapping[str, int]
@@ -305,6 +342,7 @@ class Told:
     unit: str
     out: Path
     notes: tuple[str, ...]
+    compute: Usage
 
     def to_json(self) -> dict[str, Any]:
         """Return what `makegood decide --json` prints."""
@@ -326,17 +364,21 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
             Problem(str(model), f"verdict {deciding.verdict or 'none'}", "a model that beats every baseline", "see its report, or --force")
         )
     source = sources.read(rows, plain=deciding.transform.plain, path=deciding.case["data"].get("path"))
+    place = galleries.place_of(source.table)
     k = None if source.table.num_rows <= FILE_REASONS else 0
-    decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
-    notes = [*(f.detail for f in source.findings), *map(str, decided.notes)]
-    if decided.ignored:
-        notes.append(f"columns that the model does not know were ignored: {', '.join(decided.ignored)}")
+    with meter.Meter() as metered:
+        decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
+    used = _prices(deciding.case.get("compute", {})).of(metered.used)
+    notes = [*(f.detail for f in source.findings if f.kind != "missing_outcome"), *map(str, decided.notes)]
+    ignored = [name for name in decided.ignored if name not in galleries.roles(source.table)]
+    if ignored:
+        notes.append(f"columns that the model does not know were ignored: {', '.join(ignored)}")
     if k == 0 and deciding.case.get("serve", {}).get("reasons"):
         notes.append(f"reasons are left out: there are more than {FILE_REASONS:,} rows")
-    _write_decisions(out, decided)
+    _write_decisions(out, decided, None if place is None else source.table[place])
     names, counts = np.unique(decided.action.astype(str), return_counts=True)
     actions = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    return Told(len(decided), actions, float(decided.promise.sum()), decided.unit, out, tuple(notes))
+    return Told(len(decided), actions, float(decided.promise.sum()), decided.unit, out, tuple(notes), used)
 
 
 def _bundle_of(model: str, workspace: Path | str) -> Path:
@@ -352,17 +394,21 @@ def _bundle_of(model: str, workspace: Path | str) -> Path:
         raise
 
 
-def _write_decisions(out: Path, decided: models.Decided) -> None:
-    """Write one line a row, in the rows' order; the file appears whole or not at all."""
+def _write_decisions(out: Path, decided: models.Decided, places: pa.ChunkedArray | None) -> None:
+    """Write one line a row, in the rows' order, with the path of its image where it has one; the file appears whole or not at all."""
     import pyarrow.csv
     import pyarrow.parquet
 
     listed = list(decided)
-    columns: dict[str, Any] = {"row": range(1, len(listed) + 1), "id": [d.id for d in listed], "action": [d.action for d in listed]}
+    columns: dict[str, Any] = {"row": range(1, len(listed) + 1), "id": [d.id for d in listed]}
+    columns |= {} if places is None else {"path": places.combine_chunks()}
+    columns["action"] = [d.action for d in listed]
     if not np.isnan(decided.quantity).all():
         columns["quantity"] = pa.array(decided.quantity, from_pandas=True)
     columns |= {"promise": decided.promise, "unit": [d.unit for d in listed]}
     columns |= {f"p_{name}": [d.predictive[name] for d in listed] for name in (listed[0].predictive if listed else ())}
+    if decided.sets is not None:
+        columns |= {"set": ["; ".join(d.prediction_set or ()) for d in listed], "guaranteed": [d.guaranteed for d in listed]}
     if any(d.reasons for d in listed):
         columns["reasons"] = ["; ".join(f"{r.column} = {r.value}: {r.money:+.4g}" for r in d.reasons) for d in listed]
     table = pa.table({name: pa.array(values) for name, values in columns.items()})

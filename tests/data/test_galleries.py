@@ -93,7 +93,7 @@ def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
     assert [str(f.type) for f in rows.table.schema] == ["binary", "string", "string"]
     assert (rows.in_file, rows.set_aside) == (5, 1)
     (found,) = rows.findings
-    assert found.detail == "1 files are no images by name or by content, such as 'dog/notes.txt'."
+    assert found.detail == "1 file is no image by name or by content, such as 'dog/notes.txt'."
     assert (found.kind, found.count, found.action, found.severity) == ("not_image", 1, "excluded", "note")
 
 
@@ -112,7 +112,7 @@ def test_parts_and_folders_around_all(tmp_path: Path) -> None:
 def test_images_without_a_class_are_named(tmp_path: Path) -> None:
     rows = folder(write(tmp_path, {"1.png": WHITE, "cat/2.png": WHITE}))
     assert rows.table["label"].to_pylist() == [None, "cat"]
-    assert [f.detail for f in rows.findings] == ["1 images lie in no subfolder, which would name their class."]
+    assert [f.detail for f in rows.findings] == ["1 image lies in no subfolder, which would name its class."]
 
 
 def test_links_and_pipes_of_a_folder(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         folder(write(tmp_path / "empty", {"a.txt": b"text"}))
     assert str(error.value) == (
-        "empty: got \"1 files are no images by name or by content, such as 'a.txt'.\"; "
+        "empty: got \"1 file is no image by name or by content, such as 'a.txt'.\"; "
         "expected images: PNG, JPEG, GIF, BMP, TIFF, WebP or PPM files"
     )
     (tmp_path / "bare").mkdir()
@@ -197,7 +197,7 @@ def test_names_that_lead_out_are_left_out(kind: str, tmp_path: Path) -> None:
     assert rows.table["path"].to_pylist() == ["cat/1.png", "cat/2..png"]
     (found,) = rows.findings
     assert (found.kind, found.count, found.severity) == ("unsafe_name", len(HOSTILE), "warning")
-    assert found.detail == "7 files have names or links that lead out of their folder, such as '/etc/1.png'."
+    assert found.detail == "7 files lead out of their folder by name or by link, such as '/etc/1.png'."
 
 
 def test_links_and_devices_of_a_tar_are_left_out(tmp_path: Path) -> None:
@@ -235,14 +235,14 @@ def test_a_damaged_member_is_missing(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(GREY, GREY[:-1] + b"!"))
     rows = archive(path)
     assert rows.table["image"].to_pylist() == [WHITE, None]
-    assert [(f.kind, f.detail) for f in rows.findings] == [("unreadable", "1 files cannot be read, such as 'cat/2.png'.")]
+    assert [(f.kind, f.detail) for f in rows.findings] == [("unreadable", "1 file cannot be read, such as 'cat/2.png'.")]
 
 
 def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
     blank = WHITE + bytes(3 << 20)
     rows = archive(zipped(tmp_path / "t.zip", {"cat/1.png": WHITE, "bomb.png": blank}))
     assert rows.table["path"].to_pylist() == ["cat/1.png"]
-    assert [f.detail for f in rows.findings] == ["1 files would unpack to more than 200 times their size, such as 'bomb.png'."]
+    assert [f.detail for f in rows.findings] == ["1 file would unpack to more than 200 times its size, such as 'bomb.png'."]
     with pytest.raises(DataError) as error:
         archive(tarred(tmp_path / "t.tgz", {"cat/1.png": WHITE, "bomb": blank}, "w:gz"))
     assert str(error.value) == (
@@ -325,7 +325,7 @@ def test_arrays_of_train_and_test(tmp_path: Path, rng: np.random.Generator) -> N
     assert rows.table["part"].to_pylist() == ["train"] * 5 + ["test"] * 2
     assert rows.table["path"].to_pylist()[4:6] == ["x_train[4]", "x_test[0]"]
     assert (rows.in_file, rows.set_aside) == (7, 0)
-    assert [f.detail for f in rows.findings] == ["1 arrays are not images and labels by their names, such as 'mean'."]
+    assert [f.detail for f in rows.findings] == ["1 array is left over, such as 'mean'."]
     shape = stored_shape(rows.table.schema.field("image"))
     assert shape == (4, 3, 1)
     pixels, good, _ = stack(rows.table["image"], shape, shape)
@@ -485,7 +485,7 @@ def test_a_column_of_paths(tmp_path: Path) -> None:
         ("link", "photo", 1, "treated as missing", "warning"),
         ("unreadable", "photo", 2, "treated as missing", "warning"),
     ]
-    assert findings[0].detail == "6 files have names or links that lead out of their folder, such as '../secret.png'."
+    assert findings[0].detail == "6 files lead out of their folder by name or by link, such as '../secret.png'."
 
 
 def test_a_column_of_paths_called_image(tmp_path: Path) -> None:
@@ -513,3 +513,32 @@ def test_a_column_that_cannot_be_paths_is_refused(columns: dict[str, Any], messa
     with pytest.raises(DataError) as error:
         paths(pa.table(columns), next(iter(columns)), tmp_path)
     assert str(error.value) == message
+
+
+# -------------------------------------------------------------------------------------------------------------- what they are
+
+
+def test_classes_take_the_name_that_the_case_gives_them(tmp_path: Path) -> None:
+    table = folder(write(tmp_path, FILES)).table
+    assert galleries.named(table, "animal").column_names == ["image", "path", "animal"]
+    assert galleries.named(table, "animal").schema.field("path").metadata == galleries.PLACE
+    for outcome in ("label", "path"):
+        assert galleries.named(table, outcome) is table
+    plain = pa.table({"image": [b"x"], "label": ["cat"]})
+    assert galleries.named(plain, "animal") is plain
+
+
+def test_what_stands_beside_images_is_known(tmp_path: Path) -> None:
+    table = folder(write(tmp_path, {"train/cat/1.png": WHITE, "test/dog/2.png": GREY})).table
+    assert galleries.roles(table) == {"path", "label", "part"}
+    assert galleries.place_of(table) == "path"
+    made, _ = paths(pa.table({"file": ["train/cat/1.png"], "y": [1]}), "file", tmp_path)
+    assert (galleries.place_of(made), galleries.roles(made)) == ("file", {"file"})
+    assert galleries.place_of(pa.table({"path": ["a"]})) is None
+
+
+@pytest.mark.parametrize("data", [WHITE, b"", b"no image"])
+def test_one_image_is_a_table_of_one_row(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "1.png").write_bytes(data)
+    rows = galleries.one(tmp_path / "1.png")
+    assert rows.table.to_pydict() == {"image": [data], "path": ["1.png"], "label": [None]}

@@ -109,3 +109,13 @@ def test_copies_of_an_image_are_dropped_wherever_they_lie() -> None:
 def test_rows_without_an_image_are_no_copies_of_each_other() -> None:
     table = pictures([b"a", b"b", b"c", None, None], [0, 1, 0, 1, 1])
     assert deduplicate(table)[0].num_rows == 5
+
+
+def test_a_declared_test_keeps_its_copies_of_an_image() -> None:
+    place = pa.field("part", pa.string(), metadata={b"role": b"place"})
+    images = [bytes([i]) for i in range(20)]
+    table = pictures([*images, images[0], images[1]], [0] * 22).append_column(place, pa.array(["train"] * 20 + ["test", "train"]))
+    every = [f"{i}.png" for i in range(20)]
+    assert deduplicate(table)[0]["path"].to_pylist() == every
+    assert deduplicate(table, apart="part")[0]["path"].to_pylist() == [*every, "20.png"]
+    assert deduplicate(table, apart="nothing")[0]["path"].to_pylist() == every

@@ -299,10 +299,10 @@ def test_a_column_becomes_pixels_and_every_treatment_is_counted() -> None:
     assert counts == Counter({"ok": 2, "missing": 1, "empty": 2, "truncated": 1, "animated": 1})
     found = findings("photo", counts)
     assert [(f.count, f.detail, f.action, f.severity) for f in found] == [
-        (1, "1 images of 'photo' hold several frames, of which the first was read.", "kept", "note"),
-        (1, "1 images of 'photo' are missing.", "treated as missing", "warning"),
+        (1, "1 image of 'photo' holds several frames, of which the first was read.", "kept", "note"),
+        (1, "1 image of 'photo' is missing.", "treated as missing", "warning"),
         (2, "2 images of 'photo' have no bytes.", "treated as missing", "warning"),
-        (1, "1 images of 'photo' end too early.", "treated as missing", "warning"),
+        (1, "1 image of 'photo' ends too early.", "treated as missing", "warning"),
     ]
     assert {(f.kind, f.column) for f in found} == {("image", "photo")}
 
@@ -362,8 +362,8 @@ def test_columns_of_images_become_pixels_of_one_shape() -> None:
     assert made["image"].to_pylist() == [RGB.tobytes(), None]
     assert [None if v is None else len(v) for v in made["photo"].to_pylist()] == [32 * 32 * 3, None]
     assert [(f.column, f.count, f.detail.split(" ", 1)[1]) for f in found] == [
-        ("image", 1, "images of 'image' are missing."),
-        ("photo", 1, "images of 'photo' are no PNG, JPEG, GIF, BMP, TIFF, WebP or PPM images."),
+        ("image", 1, "image of 'image' is missing."),
+        ("photo", 1, "image of 'photo' is no PNG, JPEG, GIF, BMP, TIFF, WebP or PPM image."),
     ]
     shrunk, _ = images.decoded(table.select(["image"]), (4, 5), 1)
     assert (stored_shape(shrunk.schema.field("image")), stored_shape(shrunk.schema.field("image"), images.SOURCE)) == ((4, 5, 1), BOX)

@@ -234,3 +234,13 @@ def test_an_image_makes_a_feature_of_each_pixel(case: Any) -> None:
     assert (raw_photo.dtype, raw_photo[-1]) == (object, None)
     features = transform.apply(transform.read({"photo": raw_photo})[0])
     assert features[[1, N - 1]].tolist() == [[np.float32(1) / np.float32(255), 0, 0, 0, 0, np.float32(1) / np.float32(255)], [0.0] * 6]
+
+
+def test_the_column_of_parts_makes_no_feature(case: Any) -> None:
+    table = read(pa.table({"y": ["a", "b"] * 20, "x": range(40), "part": ["train", "test"] * 20})).table
+    data = case(holdout="part").data
+    names, findings = prepare.unused(profile(table, data), (), data)
+    assert "part" in names
+    assert [(f.kind, f.column, f.detail, f.action) for f in findings] == [
+        ("holdout", "part", "Column 'part' is the part of the rows; it splits them and makes no feature.", "excluded")
+    ]

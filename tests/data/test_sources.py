@@ -143,7 +143,7 @@ def test_a_file_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
         ("t.xlsx", "Excel workbooks"),
         ("t.feather", "Arrow files"),
         ("t.sqlite", "databases"),
-        ("postgresql://host/db", "databases and web addresses"),
+        ("postgresql://me:secret@host/db", "databases and other stores"),
     ],
 )
 def test_planned_sources_are_refused_by_name(source: str, what: str) -> None:
@@ -301,3 +301,21 @@ def test_bytes_stay_bytes_and_nobody_else_says_their_shape(kind: pa.DataType) ->
     kept = read(table).table
     assert (kept.schema.field("photo").type, kept.schema.field("photo").metadata) == (pa.binary(), None)
     assert kept["photo"].to_pylist() == [b"a", None]
+
+
+def test_an_image_alone_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "1.PNG").write_bytes(b"\x89PNG")
+    source = read(tmp_path / "1.PNG")
+    assert (source.name, source.table.to_pydict()) == ("1.PNG", {"image": [b"\x89PNG"], "path": ["1.PNG"], "label": [None]})
+    with pytest.raises(CaseError, match=r"^data\.source: got '.*2\.png'; expected a readable file"):
+        read(tmp_path / "2.png")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(NotBuilt) as caught:
+        read("postgresql://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_built_in_images_keep_their_shape() -> None:
+    assert (read("builtin:digits").table.schema.field("image").metadata or {})[b"shape"] == b"8,8,1"

@@ -301,6 +301,111 @@ def test_too_few_rows(case: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------------ within
 
 
+# --------------------------------------------------------------------------------------------------------------- declared
+
+
+def parts(n: int, n_test: int) -> list[str]:
+    return ["test" if i < n_test else "valid" if i % 7 == 0 else "Train " for i in range(n)]
+
+
+def test_a_column_may_say_which_rows_are_held_out(case: Any) -> None:
+    found, _ = make(rows(1000, part=parts(1000, 150)), case(holdout="part"))
+    (fold,) = found.folds
+    assert found.method == "declared"
+    assert found.detail == "tested on the rows whose part is test, trained on the others"
+    assert (fold.test.tolist(), fold.train.tolist()) == (list(range(150)), list(range(150, 1000)))
+    assert found.clusters is None
+    again, _ = make(rows(1000, part=parts(1000, 150)), case(holdout="part"), seed=5, method="declared")
+    assert again.hash == found.hash
+
+
+def test_rows_of_a_group_in_the_test_are_not_learnt_from(case: Any) -> None:
+    groups = [i % 40 if i < 150 else i % 97 for i in range(1000)]
+    found, _ = make(rows(1000, part=parts(1000, 150), g=groups), case(holdout="part", group="g"))
+    (fold,) = found.folds
+    assert fold.test.tolist() == list(range(150))
+    assert not {groups[i] for i in fold.train} & {groups[i] for i in fold.test}
+    assert f"; {850 - len(fold.train)} rows left out, since their g is in the test" in found.detail
+    assert found.clusters is not None
+    assert len(set(found.clusters.tolist())) == 97
+
+
+def test_rows_that_equal_a_row_of_the_test_are_not_learnt_from(case: Any) -> None:
+    table = rows(1000)
+    table = pa.concat_tables([table, table.slice(0, 30)]).append_column("part", pa.array(parts(1030, 150)))
+    found, _ = make(table, case(holdout="part"))
+    (fold,) = found.folds
+    assert set(range(150, 1030)) - set(fold.train.tolist()) == set(range(1000, 1030))
+    assert "; 30 rows left out, since they look like a row of the test" in found.detail
+
+
+def test_rows_without_an_outcome_are_in_no_declared_part(case: Any) -> None:
+    table = rows(400, part=parts(400, 100))
+    table = table.set_column(0, "y", pa.array([None if i % 10 == 0 else v for i, v in enumerate(table["y"].to_pylist())]))
+    (fold,) = make(table, case(holdout="part"))[0].folds
+    assert (len(fold.test), len(fold.train)) == (90, 270)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            ["holdout"] * 200,
+            "got 'holdout'; expected train, valid or test in every row; write one of them in each row, or leave data.holdout out",
+        ),
+        ([None, None] + ["test"] * 99 + ["train"] * 99, "got 'nothing in 2 of 200 rows'; expected train, valid or test in every row"),
+        ([True, False] * 100, "got 'true'; expected train, valid or test in every row"),
+        ([0, 1] * 100, "got '0'; expected train, valid or test in every row"),
+        (
+            ["train"] * 200,
+            "the declared split: got '0 rows to test on (tested on the rows whose part is test, trained on the others)'; expected at least 20; bring more rows",
+        ),
+        (["test"] * 170 + ["train"] * 30, "the declared split: got '30 rows to learn from (tested"),
+    ],
+)
+def test_parts_that_say_no_split(case: Any, part: list[Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        make(rows(200, part=part), case(holdout="part"))
+    assert message in str(caught.value)
+
+
+def test_a_declared_split_forbids_another_and_needs_a_column(case: Any) -> None:
+    message = "^data.holdout: got 'a crossfit split'; expected the split that 'part' declares; leave data.holdout out for another$"
+    with pytest.raises(CaseError, match=message):
+        make(rows(200, part=parts(200, 50)), case(holdout="part"), method="crossfit")
+    with pytest.raises(
+        CaseError, match=r"^data.holdout: got 'nothing'; expected a column of train and test, for a declared split; declare data.holdout$"
+    ):
+        make(rows(200), case(), method="declared")
+
+
+def test_inner_folds_know_no_parts(case: Any) -> None:
+    table = rows(1000)
+    table = pa.concat_tables([table, table.slice(500, 50)]).append_column("part", pa.array(parts(1050, 150)))
+    spec = case(holdout="part")
+    found, outcome = make(table, spec)
+    train = found.folds[0].train
+    for fold in splits.inner(found, outcome, spec, table, train):
+        held = set(train[fold.test].tolist())
+        assert {i for i in range(500, 550) if i in held} == {i - 500 for i in held if i >= 1000}, (
+            "equal rows stay together, whatever their part"
+        )
+
+
+def test_one_image_with_two_labels_stays_on_one_side(case: Any, rng: np.random.Generator) -> None:
+    shown = rng.integers(0, 250, 400)  # many of the 400 rows show an image that others show too
+    images = pa.array([bytes([i % 250, i // 250, 7]) for i in shown], pa.binary())
+    table = pa.table({"image": images, "y": rng.choice(["a", "b", "c"], 400), "x": rng.normal(size=400)})
+    found, outcome = make(table, case())
+    labels = {i: set(table["y"].take(pa.array(np.flatnonzero(shown == i))).to_pylist()) for i in set(shown.tolist())}
+    assert sum(len(of) > 1 for of in labels.values()) > 50
+    for fold in found.folds:
+        assert not set(shown[fold.train]) & set(shown[fold.test])
+        assert 20 <= len(fold.test) <= 60
+        for inside in splits.inner(found, outcome, case(), table, fold.train):
+            assert not set(shown[fold.train[inside.train]]) & set(shown[fold.train[inside.test]])
+
+
 def inner(table: pa.Table, spec: Case, k: int = 5) -> tuple[Any, tuple[Any, ...]]:
     found, outcome = make(table, spec)
     train = found.folds[0].train

@@ -265,3 +265,14 @@ def test_a_promise_alone_and_among_others_is_the_same_to_the_last_bit() -> None:
 def test_a_map_survives_json() -> None:
     h = PromiseMap(0.1 + 0.2, -1 / 3, (0.0,), 812)
     assert PromiseMap.from_json(json.loads(json.dumps(h.to_json()))) == h
+
+
+def test_no_mistake_seen_is_not_taken_for_none_to_come() -> None:
+    promise = np.linspace(-0.02, -0.001, 300)  # each expects to lose a little, for the mistakes that it may make
+    realised = np.zeros(300)
+    realised[:9] = -3.0
+    found = fit_promise(promise, realised)
+    assert (found.slope, found.intercept) == (1.0, 0.0)
+    assert found.note == "Promises are not corrected: 9 decisions of uncertain payoff reveal it, and 100 are needed."
+    realised[9] = -3.0
+    assert fit_promise(promise, realised).apply(promise).mean() == pytest.approx(realised.mean())

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ class World:
     chosen: Ints
     cells: tuple[Cell, ...]
     baselines: dict[str, Floats]
+    cost: float = 0.0  # of each decision of the policy, beyond what it is paid
 
     def ranges(self, clusters: Ints | None = None) -> tuple[PayoffRange, ...]:
         return robust.payoff_ranges(
@@ -45,7 +46,7 @@ class World:
     def gain(self, realised: Floats, clusters: Ints | None = None) -> value.Gain:
         policy = realised[np.arange(len(self.chosen)), self.chosen]
         payoffs = {name: (weights * realised).sum(axis=1) for name, weights in self.baselines.items()}
-        return value.gain(policy, payoffs, "EUR", clusters=clusters)
+        return value.gain(policy, payoffs, "EUR", clusters=clusters, cost=self.cost)
 
 
 def world(n: int, sharp: float, seed: int = 0, loss: float = 4.0) -> World:
@@ -87,7 +88,7 @@ def lower_limit(w: World, cell: Cell, s: float, clusters: Ints | None = None) ->
         swap = np.eye(3)[w.chosen] - weights
 
         def moments(factor: float, swap: Floats = swap) -> tuple[float, float]:
-            gain = (swap * (w.realised + (factor - 1.0) * cell.realised_part)).sum(axis=1)
+            gain = (swap * (w.realised + (factor - 1.0) * cell.realised_part)).sum(axis=1) - w.cost
             mean, covariance = resample.jackknife(resample.gather(np.column_stack([gain, np.ones(len(gain))]), clusters))
             return float(mean[0]), math.sqrt(covariance[0, 0])
 
@@ -100,12 +101,20 @@ def lower_limit(w: World, cell: Cell, s: float, clusters: Ints | None = None) ->
 
 
 @pytest.mark.parametrize(
-    ("sharp", "loss", "verdict"),
-    [(1.0, 4.0, "deploy"), (1.0, 12.0, "deploy"), (0.5, 0.5, "refuse"), (-0.5, 4.0, "refuse"), (-0.5, 12.0, "refuse")],
+    ("sharp", "loss", "cost", "verdict"),
+    [
+        (1.0, 4.0, 0.0, "deploy"),
+        (1.0, 12.0, 0.0, "deploy"),
+        (0.5, 0.5, 0.0, "refuse"),
+        (-0.5, 4.0, 0.0, "refuse"),
+        (-0.5, 12.0, 0.0, "refuse"),
+        (1.0, 4.0, 0.1, "deploy"),
+        (1.0, 4.0, 0.5, "refuse"),
+    ],
 )
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_verdict_turns_where_the_range_ends(sharp: float, loss: float, verdict: str, grouped: bool) -> None:
-    w = world(800, sharp, seed=3, loss=loss)
+def test_the_verdict_turns_where_the_range_ends(sharp: float, loss: float, cost: float, verdict: str, grouped: bool) -> None:
+    w = replace(world(800, sharp, seed=3, loss=loss), cost=cost)
     clusters = np.arange(800) // 16 if grouped else None
     assert value.verdict(w.gain(w.realised, clusters))[0] == verdict
     cells = [c for c in w.cells if c.expression != "0"]

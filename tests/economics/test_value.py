@@ -194,6 +194,65 @@ def test_gain_needs_a_baseline() -> None:
         value.gain(np.ones(3), {})
 
 
+@pytest.mark.parametrize("n", [4, 20, 500])
+def test_a_cost_moves_every_gain_and_its_interval_and_nothing_else(n: int) -> None:
+    rng = np.random.default_rng(12)
+    policy, baselines = rng.normal(1.0, 1.0, n), {"none": np.zeros(n), "half": rng.normal(0.5, 1.0, n)}
+    free, dear = value.gain(policy, baselines, "EUR"), value.gain(policy, baselines, "EUR", cost=0.3)
+    for name, before in free.estimates.items():
+        after = dear.estimates[name]
+        assert (after.value, after.low, after.high) == pytest.approx(
+            (before.value - 0.3, before.low - 0.3, before.high - 0.3), abs=1e-12, nan_ok=True
+        )
+        assert (after.level, after.unit, after.tail_limited) == (before.level, before.unit, before.tail_limited)
+    assert (dear.over, dear.level, dear.cost) == (free.over, free.level, 0.3)
+    assert value.gain(policy, baselines, "EUR", cost=0.0) == free
+
+
+@pytest.mark.parametrize(
+    ("estimate", "cost", "answer", "why"),
+    [
+        (
+            Estimate(3.0, 1.0, 5.0, "EUR"),
+            0.25,
+            "deploy",
+            "The model earns 3 EUR a decision more than 'approve', the hardest baseline to beat; the 95% interval runs from 1 to 5. "
+            "Computing, at 0.25 EUR a decision, is taken off.",
+        ),
+        (
+            Estimate(3.0, 1.0, 5.0, "EUR"),
+            1.2e-7,
+            "deploy",
+            "The model earns 3 EUR a decision more than 'approve', the hardest baseline to beat; the 95% interval runs from 1 to 5. "
+            "Computing, at under 0.0001 EUR a decision, is taken off.",
+        ),
+        (
+            Estimate(-2.0, -4.0, 0.0, "EUR"),
+            5.0,
+            "refuse",
+            "The model earns 2 EUR a decision less than 'approve'; the 95% interval runs from -4 to 0. Keep to 'approve'. "
+            "Computing costs 5 EUR a decision, and that turns the verdict: before it, the interval runs from 1 to 5.",
+        ),
+        (
+            Estimate(-2.0, -4.0, 0.0),
+            4.0,  # not above zero before it either
+            "refuse",
+            "The model earns 2 a decision less than 'approve'; the 95% interval runs from -4 to 0. Keep to 'approve'. "
+            "Computing, at 4 a decision, is taken off.",
+        ),
+        (
+            Estimate(3.0, math.nan, math.nan, "EUR"),
+            1.0,
+            "refuse",
+            "The model earns 3 EUR a decision more than 'approve' on these rows, but fewer than 6 independent units allow no "
+            "interval: no gain is shown. Computing, at 1 EUR a decision, is taken off.",
+        ),
+    ],
+)
+def test_the_verdict_says_what_computing_does_to_it(estimate: Estimate, cost: float, answer: str, why: str) -> None:
+    assert value.verdict(Gain("approve", {"approve": estimate}, cost=cost)) == (answer, why)
+
+
 def test_no_gain_no_deployment() -> None:
     payoff = np.random.default_rng(11).normal(size=1000)
     assert value.verdict(value.gain(payoff, {"today": payoff.copy()}))[0] == "refuse"

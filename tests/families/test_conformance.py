@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,10 @@ from tests.families.conformance import CHECKS, Subject, named
 from tests.families.throwaway import CoOccurrence, NearestQuestion, SeasonalNaive, TLearner
 from torch import nn
 
+from makegood.case import IMAGE_NETWORKS
 from makegood.contracts import Dataset, Family, Task
 from makegood.families import TABLE, find, wrap
+from makegood.families._torch.loop import Recipe
 
 TASKS = {
     "two classes": Task("classes", ("no", "yes")),
@@ -54,6 +57,7 @@ def network(outputs: int) -> nn.Module:
 BUILT_IN = [
     Subject(f"{name}, {label}", _maker(name, task), _table(task), _strange(), learns=name != "constant")
     for name in TABLE
+    if name not in IMAGE_NETWORKS
     for label, task in TASKS.items()
 ]
 WRAPPED = [
@@ -65,7 +69,41 @@ WRAPPED = [
         (wrap(network(2), recipe={"epochs": 20}), "two classes"),
         (wrap(network(3), recipe={"epochs": 20}), "three classes"),
         (wrap(network(1), recipe={"epochs": 20}), "number"),
+        (wrap(network(3), name="ensemble in passes", recipe={"epochs": 20, "members": 2, "passes": 8}), "three classes"),
+        (wrap(network(1), name="ensemble in passes", recipe={"epochs": 20, "members": 2, "passes": 8}), "number"),
     )
+]
+
+
+def _images(task: Task, shape: tuple[int, int, int], n: int = 120, seed: int = 3) -> Dataset:
+    """Return noise with a bright left part; the outcome is how wide it is."""
+    rng = np.random.default_rng(seed)
+    wide = rng.uniform(0.0, shape[1], n)
+    lit = np.arange(shape[1])[None, None, :, None] < wide[:, None, None, None]
+    X = (0.2 * rng.random((n, *shape)) + 0.8 * lit).reshape(n, -1).astype(np.float32)
+    k = len(task.classes)
+    outcome = np.searchsorted(np.quantile(wide, np.arange(1, k) / k), wide) if k else 1000.0 + 50.0 * wide
+    return Dataset(pa.table({"row": np.arange(n)}), X, outcome, shape=shape)
+
+
+def _strange_images(shape: tuple[int, int, int]) -> Dataset:
+    """Return images of no light, of all, and of pixels far out of their range."""
+    X = np.zeros((5, int(np.prod(shape))), np.float32)
+    X[1], X[2], X[3], X[4, 0] = 1.0, 3e38, -3e38, np.float32(1e-40)
+    return Dataset(pa.table({"row": np.arange(5)}), X, shape=shape)
+
+
+def _quick(name: str, task: Task) -> Callable[[], Family]:
+    """Return what makes one of the networks for images, whose recipe is short."""
+    recipe = Recipe(8, 16, 3e-3, clip=1.0)
+    base: Any = find([name])[0].make
+    family = type(base.__name__, (base,), {"_recipe": lambda self, n: recipe})
+    return lambda: family(task)
+
+
+IMAGES = [
+    Subject(f"{name}, {label}", _quick(name, TASKS[label]), _images(TASKS[label], shape), _strange_images(shape))
+    for name, label, shape in (("cnn", "three classes", (6, 8, 1)), ("resnet", "number", (5, 7, 3)), ("vit", "two classes", (4, 6, 3)))
 ]
 _nothing = {"seen": pa.array([None, ["caviar"]], pa.list_(pa.string()))}
 _no_past = {"past": pa.array([None, [None] * 8, [1e300] * 8], pa.list_(pa.float64()))}
@@ -78,6 +116,6 @@ THROWAWAY = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=named)
-@pytest.mark.parametrize("subject", [*BUILT_IN, *WRAPPED, *THROWAWAY], ids=str)
+@pytest.mark.parametrize("subject", [*BUILT_IN, *WRAPPED, *IMAGES, *THROWAWAY], ids=str)
 def test_family(subject: Subject, check: Callable[[Subject, Path], None], tmp_path: Path) -> None:
     check(subject, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from makegood.case import FAMILIES, NETWORKS
 from makegood.contracts import Task
 from makegood.errors import CaseError
-from makegood.families import TABLE, find
+from makegood.families import TABLE, find, joining, joining_images
 
 
 def test_the_table_holds_the_families_that_a_case_may_name() -> None:
@@ -26,7 +26,7 @@ def test_candidates_come_in_the_order_asked_for() -> None:
 def test_an_unknown_family_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(CaseError) as error:
         find(["lightgmb"])
-    expected = "train.families: got 'lightgmb'; expected some of constant, linear, lightgbm, mlp, transformer; did you mean 'lightgbm'?"
+    expected = "train.families: got 'lightgmb'; expected some of constant, linear, lightgbm, mlp, transformer, cnn, resnet, vit; did you mean 'lightgbm'?"
     assert str(error.value) == expected
 
 
@@ -40,3 +40,37 @@ def test_a_network_without_torch_names_the_missing_extra() -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     assert out == "train.families: got 'mlp'; expected torch, which trains networks; pip install 'makegood[deep]'"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows", "columns", "joins"),
+    [
+        (1.09, 1000, 20, True),  # German credit, ten folds by five in a minute
+        (0.5, 1000, 20, False),
+        (6.0, 30_000, 23, False),  # Taiwan's cards in a minute: a third of what a fit would take
+        (12.0, 30_000, 23, True),
+        (30.0, 30_000, 1_000, False),  # ever more columns cost
+        (60.0, 30_000, 1_000, True),
+    ],
+)
+def test_a_network_joins_auto_where_it_gets_half_of_its_time(seconds: float, rows: int, columns: int, joins: bool) -> None:
+    assert joining(seconds, rows, columns) == (("mlp",) if joins else ())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows", "shape", "joins"),
+    [
+        (2.2, 1797, (8, 8, 1), True),  # the case digits: ten folds by five in two minutes
+        (1.1, 1797, (8, 8, 1), False),
+        (30.0, 60_000, (28, 28, 1), True),
+        (15.0, 60_000, (28, 28, 1), False),
+        (60.0, 1797, (3, 8, 1), False),  # smaller than its filters
+    ],
+)
+def test_the_articles_network_joins_where_rows_are_images(seconds: float, rows: int, shape: tuple[int, int, int], joins: bool) -> None:
+    assert joining_images(seconds, rows, shape) == (("cnn",) if joins else ())
+
+
+def test_without_torch_none_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("makegood.families.find_spec", lambda name: None)
+    assert joining(1e6, 100, 2) == joining_images(1e6, 100, (8, 8, 1)) == ()

@@ -153,7 +153,7 @@ def test_an_interrupt_keeps_what_was_learnt(family: type[Net]) -> None:
     early, late = family(TWO), family(TWO)
     for net, after in ((early, 0), (late, 60)):
         with pytest.raises(KeyboardInterrupt):
-            net.fit(rows(TWO), rows(TWO, 100, seed=1), budget=Interrupting(60.0, 0.0, after), seed=1)
+            net.fit(rows(TWO), rows(TWO, 100, seed=1), budget=Interrupting(60.0, 0.0, after=after), seed=1)
     assert not hasattr(early, "arrays_")
     assert_valid(late.predict(rows(TWO, 10)), 10)
 

@@ -111,6 +111,23 @@ def test_edge_rows_stand_on_thresholds_beside_them_and_at_the_extremes() -> None
     assert len(few) == 3 * 10 + 16
 
 
+@pytest.mark.parametrize(("p", "changed"), [(2048, 2048), (2049, 2047), (12_288, 341), (5_000_000, 1)])
+def test_the_edges_of_very_many_features_are_a_sample_of_bounded_size(p: int, changed: int) -> None:
+    constant = Constant(BINARY)
+    constant.values_ = np.array([0.5, 0.5])
+    scorer, X = merge([(constant, 1.0)], p, 2), np.full((2, p), 0.25, np.float32)
+    rows, _ = edge_rows(scorer, X, seed=0)
+    assert rows.shape == (2 * changed + 2, p)
+    at = (rows[:-2] != 0.25).argmax(axis=1)
+    assert ((rows[:-2] != 0.25).sum(axis=1) == 1).all()
+    assert sorted(at) == sorted(np.repeat(np.unique(at), 2))  # each at both magnitudes
+    assert len(np.unique(at)) == changed
+    assert (np.abs(rows[-2:]) == np.float32(3e38)).all()
+    assert (edge_rows(scorer, X, seed=0)[0] == rows).all()
+    if 1 < changed < p:
+        assert not (edge_rows(scorer, X, seed=1)[0] == rows).all()
+
+
 def test_thresholds_of_a_foreign_model_are_found_too() -> None:
     attributes = {
         "nodes_treeids": [0, 0, 0],

@@ -109,8 +109,13 @@ def test_a_regressor_gets_the_quantiles_of_its_residuals() -> None:
             "wrap: got 'StandardScaler'; expected a scikit-learn classifier or regressor, or a torch.nn.Module; give one of these",
         ),
         (LogisticRegression, "wrap: got 'LogisticRegression'; expected an estimator, not its class; write LogisticRegression()"),
+        (
+            5,
+            "wrap: got 'int'; expected a scikit-learn estimator, a torch.nn.Module, a compiled keras.Model, or the path of a saved one; "
+            "give one of these",
+        ),
     ],
-    ids=["no probabilities", "transformer", "class"],
+    ids=["no probabilities", "transformer", "class", "nothing of the kind"],
 )
 def test_what_cannot_be_a_candidate_is_refused_at_once(estimator: Any, message: str) -> None:
     with pytest.raises(CaseError) as error:

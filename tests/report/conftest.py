@@ -31,6 +31,12 @@ def hard() -> ReportInput:
 
 
 @pytest.fixture
+def digits() -> ReportInput:
+    """A gallery of mistakes on images."""
+    return SAMPLE["digits"]()
+
+
+@pytest.fixture
 def hostile() -> str:
     """A name that tries to become code."""
     return SAMPLE["HOSTILE"]

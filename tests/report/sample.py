@@ -1,4 +1,4 @@
-"""Two evaluations as a run would hand them over, for the tests of the page: a loan case and a school's number outcome.
+"""Evaluations as a run would hand them over, for the tests of the page: a loan case, a school's number outcome, images.
 
 Run as a script, it writes both pages, and the hard ones, into the folder given.
 """
@@ -10,7 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from makegood.contracts import Estimate, Evaluation, Finding, PayoffRange, Slice
+import numpy as np
+
+from makegood.contracts import Compute, Estimate, Evaluation, Finding, Mistake, Mistakes, PayoffRange, Slice, Usage
 from makegood.report.page import ReportInput, render
 from makegood.trust.fairness import Group
 
@@ -123,11 +125,19 @@ def credit() -> ReportInput:
         verdict="deploy",
         why="The lower end of the gain over every baseline is above zero: 11.56 BRL per decision over what is done today.",
         candidates=(
-            {"name": "lightgbm", "weight": 0.62, "log_loss": 0.5442, "value": 40.91, "seconds": 14.22},
-            {"name": "linear", "weight": 0.38, "log_loss": 0.5487, "value": 38.7, "seconds": 1.93},
-            {"name": "constant", "weight": 0.0, "log_loss": 0.5826, "value": 25.61, "seconds": 0.01},
+            {"name": "lightgbm", "weight": 0.62, "log_loss": 0.5442, "value": 40.91},
+            {"name": "linear", "weight": 0.38, "log_loss": 0.5487, "value": 38.7},
+            {"name": "constant", "weight": 0.0, "log_loss": 0.5826, "value": 25.61},
         ),
         calibrator="beta",
+        compute=Compute(
+            training=Usage(158.2, 301.7, 0.0, 913_000_000),
+            candidates={"lightgbm": Usage(14.22, 27.4, 0.0, 901_000_000), "linear": Usage(1.93, 1.91, 0.0, 702_000_000)},
+            decision=Usage(0.00212, 0.00208, 0.0, 913_000_000),
+            rows=300,
+            decisions=None,
+            per_decision=0.0,
+        ),
     )
     return ReportInput(
         case={
@@ -236,6 +246,14 @@ def hard() -> ReportInput:
         why=f"The model loses money against what is done today. {HOSTILE}",
         metrics={**e.metrics, HOSTILE: Estimate(1.0, 0.9, 1.1)},
         candidates=({"name": HOSTILE, "weight": 1.0, "log_loss": NAN},),
+        compute=Compute(
+            Usage(7260.0, 9000.0, 3600.0, 12_500_000_000, 3125.0),
+            {HOSTILE: Usage(3600.0, 3700.0, 3500.0, None, 2500.0)},
+            Usage(0.0005, 0.0004, 0.0, None, 3e-8),
+            rows=41,
+            decisions=10_000,
+            per_decision=0.31250003,
+        ),
         calibrator=HOSTILE,
     )
     return replace(
@@ -253,8 +271,20 @@ def hard() -> ReportInput:
     )
 
 
+def digits() -> ReportInput:
+    """Return the loan case with a gallery: small grey and large coloured images, one that is missing, and hostile names."""
+    grey = np.clip(np.add.outer(np.arange(8), np.arange(8)) * 18, 0, 255).astype(np.uint8)[..., None]
+    colour = np.stack([np.tile(np.arange(300) % 256, (200, 1)), np.full((200, 300), 40), np.full((200, 300), 200)], axis=2).astype(np.uint8)
+    misread = Mistake(grey, "3/img_0017.png", "3", "8", 0.0213, 0.9614, "read 8", "read 3", 3.0)
+    found = [replace(misread, outcome=str(i), loss=3.0 - i / 5) for i in range(9)]
+    found += [replace(misread, image=colour, place="a/very/long/path/to/an/image/that/nobody/would/type/by/hand/0000000000000001.png")]
+    found += [replace(misread, image=None, place="", predicted="3", p_predicted=0.0213, action="person", loss=0.1)]
+    found += [Mistake(grey, HOSTILE, HOSTILE, HOSTILE, 0.1, 0.9, HOSTILE, HOSTILE, 0.1)]
+    return replace(credit(), mistakes=Mistakes("BRL", 10_000, 1_204, 151.2, tuple(found)))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for make in (credit, school, hard):
+    for make in (credit, school, hard, digits):
         (folder / f"{make.__name__}.html").write_text(render(make()), encoding="utf-8")

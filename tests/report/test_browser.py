@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.mark.parametrize("name", ["credit", "school", "hard"])
+@pytest.mark.parametrize("name", ["credit", "school", "hard", "digits"])
 def test_a_page_in_a_browser(browser: Browser, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     report: ReportInput = request.getfixturevalue(name)
     file = tmp_path / "report.html"
@@ -43,6 +43,9 @@ def test_a_page_in_a_browser(browser: Browser, name: str, tmp_path: Path, reques
     page.goto(file.as_uri())
     assert asked == [file.as_uri()]
     assert said == []
+    pictures = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight])")
+    assert len(pictures) == (11 if name == "digits" else 0)
+    assert all(complete and width and height for complete, width, height in pictures)
     for width in (360, 768, 1440):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -115,7 +115,6 @@ def test_how_it_was_made(credit: ReportInput) -> None:
     shown = text(made.body)
     assert "Candidates, chosen on validation rows" in shown
     assert "62.0%" in shown
-    assert "14.2 s" in shown
     assert "value, BRL" in shown
     assert "beta" in shown
     assert "28.6 s" in shown  # all stages
@@ -123,6 +122,22 @@ def test_how_it_was_made(credit: ReportInput) -> None:
     assert credit.case_text in unescape(re.sub("<[^>]*>", "", made.body))
 
 
+def test_what_computing_took_is_measured_with_and_without_prices(credit: ReportInput, hard: ReportInput) -> None:
+    free = text(evidence.making(credit.evaluation, {}, {}, {}, "").body)
+    assert "training, all rounds 2 min 38 s 5 min 2 s – 913 MB" in re.sub(" +", " ", free)
+    assert "lightgbm, last round 14.2 s 27.4 s – 901 MB" in re.sub(" +", " ", free)
+    assert "one decision 2.1 ms 2.1 ms – 913 MB" in re.sub(" +", " ", free)
+    assert "a decision is the median of 300, taken one at a time" in free
+    assert "No price is declared, so nothing is taken off" in free
+    assert "these figures have no interval" in free
+    assert "where values are before computing" not in free
+    paid = re.sub(" +", " ", text(evidence.making(hard.evaluation, {}, {}, {}, "").body))
+    assert "training, all rounds 2 h 1 min 2 h 30 min 1 h 0 min 12.5 GB 3,125 BRL" in paid
+    assert "one decision 0.5 ms 0.4 ms – – <0.000001 BRL" in paid
+    assert "No price is declared" not in paid
+    assert "Candidates, chosen on validation rows, where values are before computing" in paid
+
+
 def test_a_bare_run_has_a_bare_section(credit: ReportInput) -> None:
-    e = replace(credit.evaluation, candidates=(), calibrator="")
+    e = replace(credit.evaluation, candidates=(), calibrator="", compute=None)
     assert text(evidence.making(e, {"train": 1.0}, {}, {}, "").body).split() == ["Time", "train", "1.0", "s"]

@@ -26,6 +26,30 @@ def test_value_stands_beside_every_baseline_and_the_ceiling(credit: ReportInput)
     assert "All 3 alternatives" not in shown
 
 
+def test_what_computing_costs_is_said_with_what_it_is_made_of(credit: ReportInput, hard: ReportInput) -> None:
+    shown = text(money.worth(hard.evaluation).body)
+    assert (
+        "What the model earns is net of 0.313 BRL per decision for computing: 3,125 BRL for training, spread over 10,000 decisions, "
+        "and <0.000001 BRL for each decision. The alternatives compute nothing. Computing is measured once, so its cost has no interval."
+    ) in shown
+    for free in (credit.evaluation, replace(credit.evaluation, compute=None)):
+        assert "for computing" not in text(money.worth(free).body)
+
+
+def test_promises_are_compared_before_computing(credit: ReportInput, hard: ReportInput) -> None:
+    shown = text(money.promises(hard.evaluation).body)
+    assert "and earned 41.68 BRL [36.76, 46.60], both before computing. The gap" in shown  # 41.37 and 0.31
+    assert "and earned 41.37 BRL [36.45, 46.29]. The gap" in text(money.promises(credit.evaluation).body)
+
+
+def test_the_curve_says_that_every_decision_is_computed(credit: ReportInput, hard: ReportInput) -> None:
+    said = "the model computes every decision, which is paid for however few it takes"
+    for report, costs in ((hard, True), (credit, False)):
+        section = money.curves(report.evaluation)
+        assert section is not None
+        assert (said in section.body) is costs
+
+
 def test_without_a_ceiling_none_is_shown(credit: ReportInput) -> None:
     body = money.worth(replace(credit.evaluation, oracle=Estimate(NAN, NAN, NAN, "BRL"))).body
     assert "every outcome" not in body

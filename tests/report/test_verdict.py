@@ -90,6 +90,12 @@ def test_a_leak_that_was_kept_is_named_without_advice(credit: ReportInput) -> No
     assert "If it is known" not in shown
 
 
+def test_a_model_that_pays_for_computing_says_so_beside_its_figures(credit: ReportInput, hard: ReportInput) -> None:
+    said = "What the model earns is net of computing."
+    assert said in text(verdict.banner(hard.evaluation))
+    assert said not in text(verdict.banner(credit.evaluation))
+
+
 def test_nothing_to_say_is_not_said(credit: ReportInput) -> None:
     assert verdict.alerts(credit.evaluation, (), ()) is None
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from makegood.contracts import Floats, Ints, Predictive, Probabilities
-from makegood.stages.ensemble import ENSEMBLE, Contender, choose, clearly_positive, contenders, greedy
+from makegood.stages.ensemble import ENSEMBLE, WITH_NETWORKS, Contender, choose, clearly_positive, contenders, greedy
 from makegood.stages.predictives import blend, losses
 
 
@@ -102,3 +102,35 @@ def test_noise_rarely_beats_the_least_loss() -> None:
 def test_one_row_or_one_cluster_shows_nothing() -> None:
     assert not clearly_positive(np.array([5.0]))
     assert not clearly_positive(np.array([5.0, 6.0]), clusters=np.array([1, 1]))
+
+
+def test_a_network_competes_only_where_it_clearly_lowers_the_loss() -> None:
+    rng = np.random.default_rng(0)
+    same, noise = np.zeros(500), rng.normal(size=500)
+
+    def contender(names: str, loss: Floats) -> Contender:
+        return Contender(dict.fromkeys(names.split("+"), 1.0), None, _two(np.full(500, 0.5)), same, loss)
+
+    judged = {
+        "lines": contender("lines", 0.3 + 0.01 * noise),
+        "luckier": contender("luckier", 0.3 + 0.01 * noise + 0.05 * (noise[::-1] - noise.mean()) - 0.001),
+        "both": contender("lines+luckier", 0.29 + 0.01 * noise),
+    }
+    assert choose(judged) == choose(judged, dear=["nothing"]) == "both"
+    assert choose(judged, dear=["luckier"]) == "both"  # clearly below
+    del judged["both"]
+    assert judged["luckier"].losses.mean() < judged["lines"].losses.mean()
+    assert choose(judged) == "luckier"
+    assert choose(judged, dear=["luckier"]) == "lines"  # not clearly
+    assert choose(judged, dear=["luckier", "lines"]) == "luckier"  # nothing else is there
+
+
+def test_networks_that_are_mixed_in_leave_the_ensemble_without_them_to_compare_with() -> None:
+    held, y = _rows()
+    knows = np.where(np.random.default_rng(1).random(len(y)) < 0.2, y, 0.5)  # of one row in five, what nobody else does
+    net = _two(0.1 + 0.8 * knows)
+    judged = contenders({**held, "net": net}, y, np.arange(len(y)) % 5, lambda oof: np.zeros(len(y)), dear=("net",), seed=0)
+    assert list(judged) == ["a", "b", "nothing", "net", ENSEMBLE, WITH_NETWORKS]
+    assert judged[ENSEMBLE].weights.keys() == {"a", "b"}
+    assert "net" in judged[WITH_NETWORKS].weights
+    assert choose(judged, dear=("net",)) == WITH_NETWORKS

@@ -12,9 +12,10 @@ from lightgbm import LGBMClassifier
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from makegood.contracts import Choices, Evaluation, Floats, Ints, Probabilities, Quantiles
+from makegood.contracts import Choices, Estimate, Evaluation, Floats, Ints, Probabilities, Quantiles, Usage
 from makegood.economics import policy as policies
 from makegood.economics.calibrate import fit_calibrator, fit_promise
+from makegood.economics.compute import Prices, compute
 from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
 from makegood.stages.evaluate import SLICES, Record, evaluate, positive_class, treatment
@@ -312,6 +313,105 @@ def test_three_classes_have_no_decision_curve() -> None:
     assert found.value.value == pytest.approx(found.metrics["accuracy"].value)
     assert list(found.baselines) == ["always a", "always b", "always c"]
     assert treatment(held, payoffs).positive is None
+
+
+# -------------------------------------------------------------------------------------------------------------- computing
+
+PRICES = Prices(cpu_hour=1.0, decisions=1000.0)
+HOUR = Usage(wall_s=3600.0, cpu_s=3600.0)
+
+
+def _computed(hours: float, prices: Prices = PRICES) -> Record:
+    """Return a record of a training that takes so many hours, and of decisions that take 3.6 ms each."""
+    training = replace(HOUR, cpu_s=3600.0 * hours)
+    return replace(RECORD, protected=("sex",), compute=compute(training, {"linear": training}, Usage(cpu_s=0.0036), 300, prices))
+
+
+def test_without_prices_no_figure_moves_by_a_bit() -> None:
+    _, free = _evaluated(record=replace(RECORD, protected=("sex",)))
+    record = _computed(1000.0, Prices())
+    _, found = _evaluated(record=record)
+    assert found.compute is record.compute
+    assert found.compute is not None
+    assert found.compute.training.cpu_s == 3.6e6
+    assert replace(found, compute=None) == free
+    assert found.payoff == found.value
+
+
+def test_what_computing_costs_is_taken_off_what_the_model_earns_and_off_nothing_else() -> None:
+    _, free = _evaluated(record=replace(RECORD, protected=("sex",)))
+    held, found = _evaluated(record=_computed(10_000.0))
+    cost = found.cost
+    assert cost == pytest.approx(10.000001)
+    assert found.verdict == "deploy"
+    assert "Computing, at 10 EUR a decision, is taken off." in found.why
+
+    def moved(after: Estimate, before: Estimate) -> None:
+        assert after.value == pytest.approx(before.value - cost)
+        assert (after.low, after.high) == pytest.approx((before.low - cost, before.high - cost))
+
+    moved(found.value, free.value)
+    moved(found.gain, free.gain)
+    for name in free.gains:
+        moved(found.gains[name], free.gains[name])
+    for after, before in zip(found.slices, free.slices, strict=True):
+        moved(after.value, before.value)
+        assert after.gap == before.gap
+    assert found.curve == tuple((share, worth - cost) for share, worth in free.curve)
+    assert found.curve[-1][1] == pytest.approx(found.value.value)
+    for same in (
+        "baselines",
+        "oracle",
+        "promised",
+        "gap",
+        "metrics",
+        "promise_curve",
+        "calibration",
+        "decision_curve",
+        "shares",
+        "drivers",
+    ):
+        assert getattr(found, same) == getattr(free, same)
+    assert (found.payoff.value, found.payoff.low) == pytest.approx((free.value.value, free.value.low))
+    assert found.gap.value == pytest.approx(found.promised.value - found.payoff.value)
+    (group, _) = fairness.compare(treatment(held, PAYOFFS, cost), {"sex": held.columns["sex"]})
+    assert group.value.value == pytest.approx(next(s for s in found.slices if s.level == group.level).value.value)
+
+
+def test_payoffs_may_be_less_wrong_where_computing_costs() -> None:
+    _, free = _evaluated()
+    held, found = _evaluated(record=_computed(10_000.0))
+    for after, before in zip(found.payoff_ranges, free.payoff_ranges, strict=True):
+        assert after.verdict_high - after.verdict_low < before.verdict_high - before.verdict_low
+        assert (after.actions_low, after.actions_high) == (before.actions_low, before.actions_high)  # computing is paid whatever is done
+    gained = found.payoff_ranges[0]  # approve, if paid back
+    assert gained.outcome == "no"
+    approved, paid_back = held.choices.option == 0, held.outcome == 0
+    scaled = (gained.break_even - 1.0) * held.realised[:, 0] * paid_back
+    gains = [
+        (held.payoff + scaled * approved - (weights * held.realised).sum(axis=1) - scaled * weights[:, 0]).mean() - found.cost
+        for weights in held.baselines.values()
+    ]
+    assert min(gains) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_model_that_costs_more_to_compute_than_it_gains_is_refused_and_the_reason_is_said() -> None:
+    _, free = _evaluated()
+    assert free.verdict == "deploy"
+    _, found = _evaluated(record=_computed(1e6))
+    assert found.verdict == "refuse"
+    assert found.gain.value < 0
+    assert "Computing costs 1,000 EUR a decision, and that turns the verdict: before it, the interval runs from" in found.why
+    needed = int(found.why.partition("It would be shown if one training served ")[2].split(" ")[0].replace(",", ""))
+    assert 1e6 / needed < free.gain.low < 1e6 / (needed * 0.9)  # two digits, rounded up
+    assert evaluate(_evaluated()[0], PAYOFFS, _computed(1e6, Prices(cpu_hour=1.0, decisions=float(needed)))).verdict == "deploy"
+
+
+def test_no_number_of_decisions_mends_one_that_is_too_dear_itself() -> None:
+    _, found = _evaluated(record=_computed(1.0, Prices(cpu_hour=1e8, decisions=1e12)))  # 100 EUR for each decision
+    assert found.verdict == "refuse"
+    assert "that turns the verdict" in found.why
+    assert "one training served" not in found.why
 
 
 # --------------------------------------------------------------------------------------------------------------- promises

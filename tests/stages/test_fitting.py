@@ -20,8 +20,8 @@ class Stub:
 
     rate_: float
 
-    def __init__(self, seconds: float = 0.0, stop_in_fold: int = -1, *, keeps: bool = False) -> None:
-        self.seconds, self.stop_in_fold, self.keeps = seconds, stop_in_fold, keeps
+    def __init__(self, seconds: float = 0.0, stop_in_fold: int = -1, *, keeps: bool = False, busy: float = 0.0) -> None:
+        self.seconds, self.stop_in_fold, self.keeps, self.busy = seconds, stop_in_fold, keeps, busy
 
     def fit(self, train: Dataset, valid: Dataset, *, budget: Budget, seed: int) -> Self:
         self.given, self.seed = budget.left(time.perf_counter()), seed
@@ -31,6 +31,9 @@ class Stub:
         if self.stop_in_fold == seed:
             raise KeyboardInterrupt
         time.sleep(self.seconds)
+        start = time.process_time()
+        while time.process_time() - start < self.busy:
+            pass
         return self
 
     def predict(self, data: Dataset) -> Predictive:
@@ -87,6 +90,16 @@ def test_progress_tells_what_comes_next_and_never_goes_back() -> None:
     assert heard == sorted(heard, key=lambda told: told[0])
 
 
+def test_what_each_candidate_took_is_measured_over_its_folds() -> None:
+    found = _run({"waits": lambda: Stub(0.1), "works": lambda: Stub(busy=0.1)})
+    waits, works = found.used["waits"], found.used["works"]
+    assert waits.wall_s >= 0.5
+    assert waits.cpu_s < 0.2
+    assert 0.5 <= works.cpu_s < 0.8
+    assert waits.gpu_s == works.gpu_s == 0.0
+    assert waits.money == works.money == 0.0
+
+
 def test_no_fold_is_begun_that_would_not_fit() -> None:
     start = time.perf_counter()
     found = _run({"a": lambda: Stub(0.15)}, seconds=0.5)
@@ -128,6 +141,50 @@ def test_an_interrupt_in_the_first_fold_keeps_a_candidate_that_can_predict_alrea
     assert list(_run({"a": Stub, "b": lambda: Stub(stop_in_fold=0, keeps=True), "c": Stub}).models) == ["a", "b"]
 
 
+@pytest.mark.parametrize("fold", [0, 2])
+def test_an_interrupt_between_two_fits_keeps_what_was_finished_as_well(fold: int) -> None:
+    made = list[Stub]()
+
+    def make() -> Stub:
+        made.append(Stub())
+        if len(made) > fold:
+            raise KeyboardInterrupt
+        return made[-1]
+
+    found = _run({"a": Stub, "b": make})
+    assert found.interrupted
+    assert {name: len(models) for name, models in found.models.items()} == ({"a": 2, "b": 2} if fold else {"a": 1})
+
+
 def test_an_interrupt_before_anything_is_done_is_passed_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         _run({"a": lambda: Stub(stop_in_fold=0)})
+
+
+class Long(Stub):
+    """A family that takes all the time it may."""
+
+    patient = True
+
+
+def test_a_patient_family_gets_the_same_time_on_every_fold() -> None:
+    found = _run({"a": Stub, "long": lambda: Long(0.02)}, seconds=60.0)
+    given = [model.given for model in found.models["long"]]  # type: ignore[attr-defined]
+    assert given == pytest.approx([60.0 / 5, 60.0 / 4, 60.0 / 3, 60.0 / 2, 60.0], abs=0.5)
+    assert found.models["a"][0].given == pytest.approx(60.0 * FIRST / 2.0, abs=0.5)  # type: ignore[attr-defined]
+    assert found.dear == ("long",)
+
+
+class Talking(Stub):
+    """A family that tells how far it has come."""
+
+    def fit(self, train: Dataset, valid: Dataset, *, budget: Budget, seed: int) -> Self:
+        budget.tell(f"epoch 1 of seed {seed}")
+        return super().fit(train, valid, budget=budget, seed=seed)
+
+
+def test_what_a_family_tells_is_passed_on_under_its_name() -> None:
+    heard: list[tuple[float, str]] = []
+    _run({"a": Stub, "net": Talking}, heard=heard)
+    assert (0.1, "net: epoch 1 of seed 0, fold 1 of 5") in heard
+    assert (0.9, "net: epoch 1 of seed 4, fold 5 of 5") in heard

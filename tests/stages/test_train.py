@@ -92,13 +92,19 @@ def test_the_members_are_the_models_that_were_judged() -> None:
 def test_each_candidate_and_the_ensemble_are_in_the_table() -> None:
     trials = {trial.name: trial.to_json() for trial in _trained().trials}
     assert list(trials) == ["constant", "linear", "lightgbm", ENSEMBLE]
-    assert all(set(trial) == {"name", "weight", "log_loss", "value", "seconds"} for trial in trials.values())
+    assert all(set(trial) == {"name", "weight", "log_loss", "value"} for trial in trials.values())
     assert trials[ENSEMBLE]["weight"] == 1.0
     assert (
         trials[ENSEMBLE]["log_loss"] <= min(trials["linear"]["log_loss"], trials["lightgbm"]["log_loss"]) < trials["constant"]["log_loss"]
     )
     assert trials["lightgbm"]["value"] > trials["constant"]["value"]
-    assert trials[ENSEMBLE]["seconds"] == pytest.approx(trials["linear"]["seconds"] + trials["lightgbm"]["seconds"])
+
+
+def test_the_ensemble_takes_what_its_parts_took() -> None:
+    used = {trial.name: trial.used for trial in _trained().trials}
+    assert used[ENSEMBLE] == used["linear"] + used["lightgbm"]
+    assert 0 < used["constant"].cpu_s < used["lightgbm"].cpu_s
+    assert all(u.wall_s > 0 and u.gpu_s == 0.0 for u in used.values())
 
 
 def test_out_of_fold_predictions_cover_every_row_calibrated() -> None:
@@ -189,7 +195,7 @@ def test_a_number_is_predicted_by_quantiles_with_conformal_offsets() -> None:
     assert found.calibrator is None
     assert found.conformal is not None
     assert found.conformal.n == len(resampling.aside)
-    assert found.trials[0].to_json().keys() == {"name", "weight", "pinball", "value", "seconds"}
+    assert found.trials[0].to_json().keys() == {"name", "weight", "pinball", "value"}
     predictive = found.predict(data.take(test_rows).without_outcome())
     assert isinstance(predictive, Quantiles)
     inside = found.conformal.apply(predictive.q)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from makegood.case import Case
-from makegood.contracts import Estimate, Evaluation, Finding, PayoffRange, Slice, Splits
+from makegood.contracts import Compute, Estimate, Evaluation, Finding, PayoffRange, Slice, Splits, Usage
 from makegood.trust.card import card
 from makegood.trust.fairness import Group, Treatment, compare
 
@@ -65,7 +65,7 @@ EVALUATION = Evaluation(
     why="The model earns 7 EUR a decision more than 'today'.",
     opened=2,
     level=0.975,
-    candidates=({"name": "linear", "weight": 1.0, "log_loss": 0.41, "value": 12.1, "seconds": 0.5},),
+    candidates=({"name": "linear", "weight": 1.0, "log_loss": 0.41, "value": 12.1},),
     calibrator="beta",
 )
 FINDINGS = (
@@ -105,6 +105,16 @@ def test_every_section_is_there_in_order() -> None:
     ]
 
 
+def test_the_card_is_net_of_computing_where_it_has_a_price_and_holds_nothing_measured_otherwise() -> None:
+    used = {"lightgbm": Usage(1.23456, 2.34567, 0.0, 345_678_901, 9.87654)}
+    computed = Compute(used["lightgbm"], used, used["lightgbm"], 300, None, 0.0)
+    assert _card(compute=computed) == _card()
+    value = _section(_card(compute=replace(computed, decisions=1000, per_decision=0.31)), "Value")
+    assert "| this model, after computing | 12 | 11 | 13 |" in value
+    assert "The model's value and gains are after 0.31 EUR per decision for computing; promises are before it." in value
+    assert "| this model | 12 | 11 | 13 |" in _section(_card(), "Value")
+
+
 def test_the_verdict_comes_first() -> None:
     head = _card().split("## ")[0]
     assert head.startswith("# loans: model card\n\nApprove or decline a loan.\n\n**Verdict: deploy.** The model earns 7 EUR")
@@ -114,7 +124,7 @@ def test_the_card_tells_what_a_reader_must_know() -> None:
     text = _card()
     assert "| makegood | 0.1.0 |" in _section(text, "Model details")
     assert "| calibration | beta |" in _section(text, "Model details")
-    assert "| linear | 1 | 0.41 | 12.1 | 0.5 |" in _section(text, "Model details")
+    assert "| linear | 1 | 0.41 | 12.1 |" in _section(text, "Model details")
     use = _section(text, "Intended use")
     assert "| approve | yes | `-0.5 * amount` |" in use
     assert "Done today: `approve`." in use

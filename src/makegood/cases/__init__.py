@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
     """Return the names of the built-in cases, sorted.
 
     >>> names()
-    ('credit-risk', 'diagnosis')
+    ('credit-risk', 'diagnosis', 'digits')
     """
     return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
 
@@ -112,6 +112,23 @@ def _credit_risk() -> pa.Table:
     return pa.table({**table, "defaulted": pa.array([{"0": "no", "1": "yes"}.get(str(v)) for v in bad])})
 
 
+def _digits() -> pa.Table:
+    """Handwritten digits: 1,797 images of 8 × 8 pixels (Alpaydin & Kaynak 1998), the test part of the UCI set, as scikit-learn ships them.
+
+    The file counts the inked dots, 0 to 16, in each cell of 4 × 4 dots of the scan. They become shades from 0 to 255 in proportion,
+    rounded: black is no ink, white a full cell, and each of the 17 counts keeps a shade of its own (so does `galleries.arrays`).
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    lines = gzip.decompress(_shipped("sklearn", "datasets/data/digits.csv.gz", "").read_bytes()).decode("ascii").splitlines()
+    cells = np.array([line.split(",") for line in lines], dtype=np.float64)
+    shades = np.rint(cells[:, :-1] * (255 / 16)).astype(np.uint8)
+    image = pa.field("image", pa.binary(), metadata={b"shape": b"8,8,1"})
+    columns = [pa.array([row.tobytes() for row in shades], pa.binary()), pa.array(cells[:, -1].astype(np.int64))]
+    return pa.table(columns, schema=pa.schema([image, pa.field("digit", pa.int64())]))
+
+
 TABLES = {
     "diagnosis": Builtin(
         _diagnosis, "scikit-learn", "", "Breast Cancer Wisconsin (Diagnostic), Street, Wolberg & Mangasarian 1993, CC BY 4.0"
@@ -121,5 +138,8 @@ TABLES = {
         "empulse",
         "cases",
         "PAKDD 2009 competition: card applications of a Brazilian retail chain, shipped by empulse 0.9 (MIT)",
+    ),
+    "digits": Builtin(
+        _digits, "scikit-learn", "", "Optical Recognition of Handwritten Digits, Alpaydin & Kaynak 1998 (UCI), the test part, CC BY 4.0"
     ),
 }

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from makegood.contracts import Finding
 from makegood.data.delimited import Rows
-from makegood.data.images import kind_of
+from makegood.data.images import agreed, kind_of
 from makegood.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from makegood.data.images import Pixels
 
 IMAGE, PATH, LABEL, PART = "image", "path", "label", "part"
-PLACE = {b"role": b"place"}
-"""Metadata of a column that says where an image came from: it makes no feature, and two images are equal whatever it says."""
+PLACE, CLASS = {b"role": b"place"}, {b"role": b"class"}
+"""Metadata of a column that says where an image came from (it makes no feature, and two images are equal whatever it says), and of the
+column that says what it shows (which has no name in a folder or an array: the case gives it one)."""
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm".split())
@@ -45,13 +46,15 @@ MAX_TOTAL = 2048 * _MiB  # of all images: they are held in memory
 MAX_RATIO = 200  # unpacked over packed size of anything above a MiB; photographs have 1, scans of blank pages some 100
 _HEAD = 16  # bytes that tell an image
 
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "valid", "valid": "valid", "validation": "valid"}
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "valid", "valid": "valid", "validation": "valid"}
+"""How the part that a row belongs to may be written, and what it is."""
+
 _DAMAGED = (OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 _REASONS = {  # reason: (what the report says, what was done, severity)
     "not_image": ("are no images by name or by content", "excluded", "note"),
-    "unsafe_name": ("have names or links that lead out of their folder", "excluded", "warning"),
-    "link": ("are folders, links or devices, not files", "excluded", "warning"),
+    "unsafe_name": ("lead out of their folder by name or by link", "excluded", "warning"),
+    "link": ("hold nothing of their own, being a folder, a link or a device", "excluded", "warning"),
     "encrypted": ("are encrypted", "excluded", "warning"),
     "bomb": (f"would unpack to more than {MAX_RATIO} times their size", "excluded", "warning"),
     "unreadable": ("cannot be read", "treated as missing", "warning"),
@@ -104,9 +107,9 @@ class _Shelf:
     def findings(self, column: str = "") -> tuple[Finding, ...]:
         """Return one finding for each reason."""
         return tuple(
-            Finding(reason, column, len(names), f"{len(names)} files {said}, such as {names[0]!r}.", self._action(reason), severity)
+            Finding(reason, column, n, f"{n} {agreed(n, f'files {said}')}, such as {names[0]!r}.", self._action(reason), severity)
             for reason, (said, _, severity) in _REASONS.items()
-            if (names := self.reasons.get(reason))
+            if (names := self.reasons.get(reason)) and (n := len(names))
         )
 
     def rows(self) -> Rows:
@@ -122,7 +125,7 @@ class _Shelf:
         if parts:
             columns[PART] = pa.array(parts)
         bare = labels.count(None)
-        detail = f"{bare} images lie in no subfolder, which would name their class."
+        detail = f"{bare} {agreed(bare, 'images lie in no subfolder, which would name their class')}."
         found = self.findings() + ((Finding("missing_outcome", LABEL, bare, detail, "kept", "warning"),) if bare else ())
         return Rows(_table(columns), len(names) + aside, aside, found)
 
@@ -141,6 +144,14 @@ def folder(path: Path) -> Rows:
     for file in _walk(path):
         name = file.relative_to(path).as_posix()
         _open(shelf, name, root, name)
+    return shelf.rows()
+
+
+def one(path: Path) -> Rows:
+    """Return a single image file as `folder` would its folder, whatever the file holds."""
+    shelf = _Shelf(path.name)
+    with path.open("rb") as stream:
+        shelf.read(stream, path.name, path.stat().st_size)
     return shelf.rows()
 
 
@@ -200,6 +211,23 @@ def _unsafe(name: str) -> bool:
     return bool(windows.root or windows.drive or ".." in windows.parts or "\0" in name)
 
 
+def named(table: pa.Table, outcome: str) -> pa.Table:
+    """Return the table with its classes under the outcome's name, where it is one of images and has no column of that name."""
+    names = table.column_names
+    said = [f.name for f in table.schema if (f.metadata or {}).get(b"role") == CLASS[b"role"]]
+    return table if outcome in names or not said else table.rename_columns([outcome if n == said[0] else n for n in names])
+
+
+def roles(table: pa.Table) -> frozenset[str]:
+    """Return the columns that a source of images has beside them: where they lie, and what they show."""
+    return frozenset(f.name for f in table.schema if b"role" in (f.metadata or {}))
+
+
+def place_of(table: pa.Table) -> str | None:
+    """Return the column that says where each image lies, None where there is none."""
+    return next((f.name for f in table.schema if (f.metadata or {}).get(b"role") == PLACE[b"role"] and f.name != PART), None)
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
@@ -221,17 +249,17 @@ def _classes(names: list[str]) -> tuple[list[str] | None, list[str | None]]:
     (None, ['cat', 'dog', None])
     """
     steps = [PurePosixPath(name).parts[:-1] for name in names]
-    while all(len(s) > 1 for s in steps) and len({s[0] for s in steps}) == 1 and steps[0][0].lower() not in _PARTS:
+    while all(len(s) > 1 for s in steps) and len({s[0] for s in steps}) == 1 and steps[0][0].lower() not in PARTS:
         steps = [s[1:] for s in steps]
     parts = None
-    if all(len(s) > 1 and s[0].lower() in _PARTS for s in steps):
-        parts, steps = [_PARTS[s[0].lower()] for s in steps], [s[1:] for s in steps]
+    if all(len(s) > 1 and s[0].lower() in PARTS for s in steps):
+        parts, steps = [PARTS[s[0].lower()] for s in steps], [s[1:] for s in steps]
     return parts, [s[0] if s else None for s in steps]
 
 
 def _table(columns: dict[str, Any], shape: bytes = b"") -> pa.Table:
     """Return the table, with what is known of its columns as their metadata."""
-    said = {PATH: PLACE, PART: PLACE} | ({IMAGE: {b"shape": shape}} if shape else {})
+    said = {PATH: PLACE, LABEL: CLASS, PART: PLACE} | ({IMAGE: {b"shape": shape}} if shape else {})
     return pa.table(list(columns.values()), schema=pa.schema([pa.field(n, c.type, metadata=said.get(n)) for n, c in columns.items()]))
 
 
@@ -351,7 +379,7 @@ def arrays(path: Path) -> Rows:
         columns[PART] = pa.array([part for x, _, part in pairs for _ in range(len(held[x]))])
     others = sorted(set(members) - set(held))
     if others:
-        detail = f"{len(others)} arrays are not images and labels by their names, such as {others[0]!r}."
+        detail = f"{len(others)} {agreed(len(others), 'arrays are left over')}, such as {others[0]!r}."
         findings += (Finding("not_image", "", len(others), detail, "excluded"),)
     table = _table(columns, shape)
     return Rows(table, table.num_rows, 0, findings)

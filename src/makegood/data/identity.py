@@ -74,9 +74,9 @@ def looks(table: pa.Table) -> Hashes:
     return _with_images(table, [f.name for f in table.schema if pa.types.is_binary(f.type)])
 
 
-def _content(table: pa.Table) -> list[str]:
-    """Return the columns that tell one record from another: all but those that say where an image lies."""
-    return [f.name for f in table.schema if (f.metadata or {}).get(b"role") != b"place"]
+def _content(table: pa.Table, apart: str | None) -> list[str]:
+    """Return the columns that tell one record from another: all but those that say where an image lies, `apart` among them or not."""
+    return [f.name for f in table.schema if f.name == apart or (f.metadata or {}).get(b"role") != b"place"]
 
 
 def _with_images(table: pa.Table, names: list[str]) -> Hashes:
@@ -101,15 +101,16 @@ def mixed(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
-def deduplicate(table: pa.Table) -> tuple[pa.Table, tuple[Finding, ...]]:
+def deduplicate(table: pa.Table, *, apart: str | None = None) -> tuple[pa.Table, tuple[Finding, ...]]:
     """Return the table without copies of a record, and what was found about equal rows.
 
     Rows that are equal in every column, wherever their images lie, are copies of one record when some column alone tells at least
     90% of the distinct rows
     apart (an id, a time stamp, a measurement): two records would have differed there. The first is kept. Without such a column
-    they may be two entities that look alike: they are kept, and `splits` never puts one in training and the other in a test.
+    they may be two entities that look alike: they are kept, and `splits` never puts one in training and the other in a test. Rows
+    that differ in the column `apart` are none, whatever it says of places: a declared test stays whole.
     """
-    names = _content(table)
+    names = _content(table, apart)
     hashes = _with_images(table, names)
     distinct, first = np.unique(hashes, return_index=True)
     n = table.num_rows - len(distinct)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -41,7 +42,7 @@ _UNDO = dict(enumerate("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROT
 
 TREATMENTS = {
     "ok": "read as they are",
-    "palette": "hold a palette, and its colours were looked up",
+    "palette": "take their colours from a palette",
     "transparent": "are transparent in places, and were laid on white",
     "cmyk": "hold inks (CMYK), and were converted to RGB",
     "16-bit": "hold more than 8 bits in a channel, and were scaled to 8 by the range of their kind",
@@ -218,6 +219,19 @@ def stored_shape(field: pa.Field, key: bytes = SHAPE) -> Shape | None:
     return height, width, channels
 
 
+_ONE = {"are": "is", "were": "was", "hold": "holds", "have": "has", "lie": "lies", "lead": "leads", "take": "takes", "end": "ends"}
+_ONE |= {"their": "its", "images": "image", "files": "file", "arrays": "array"}
+
+
+def agreed(n: int, said: str) -> str:
+    """Return words of ours about many things as they are about n: in the singular where there is one.
+
+    >>> agreed(2, "images are missing"), agreed(1, "images take their colours from a palette")
+    ('images are missing', 'image takes its colours from a palette')
+    """
+    return said if n != 1 else re.sub("[a-z]+", lambda word: _ONE.get(word[0], word[0]), said)
+
+
 def findings(column: str, counts: Mapping[str, int]) -> tuple[Finding, ...]:
     """Return one finding for each treatment but "ok", in the order of `TREATMENTS`."""
     return tuple(
@@ -225,7 +239,7 @@ def findings(column: str, counts: Mapping[str, int]) -> tuple[Finding, ...]:
             "image",
             column,
             counts[name],
-            f"{counts[name]} images of {column!r} {said}.",
+            f"{counts[name]} {agreed(counts[name], 'images')} of {column!r} {agreed(counts[name], said)}.",
             "treated as missing" if name in UNREAD else "kept",
             "warning" if name in UNREAD else "note",
         )

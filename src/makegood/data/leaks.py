@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from makegood.contracts import Finding
 from makegood.data.aggregates import as_numbers
+from makegood.data.galleries import PART
 
 if TYPE_CHECKING:
     from makegood.case import Data
@@ -71,7 +72,7 @@ def _why(field: Field, table: pa.Table, sample: pa.Table, target: _Target, data:
         later = _later(table[field.name], table[data.time])
         if later:
             return f"is later than the decision ({data.time!r}) in {later} rows"
-    if field.kind in ("constant", "empty") or field.name in (data.time, data.group):
+    if field.kind in ("constant", "empty") or field.name in (data.time, data.group, data.holdout):
         return None
     column = sample[field.name]
     filled = target.told_by_presence(column.is_valid().to_numpy())
@@ -255,7 +256,7 @@ def _out_of_fold(values: _Values, y: Floats) -> Floats:
 
 
 def _hints(profile: Profile, data: Data) -> tuple[Finding, ...]:
-    """Return warnings about leaks that only the user can tell: a time or a group that is not declared."""
+    """Return warnings about leaks that only the user can tell: a time, a group or a test that is not declared."""
     found = []
     for field in profile.fields:
         repeats = field.kind in ("number", "category") and 10 < field.n_unique < 0.8 * (profile.n - field.n_missing)
@@ -263,6 +264,10 @@ def _hints(profile: Profile, data: Data) -> tuple[Finding, ...]:
             detail = f"Values of {field.name!r} recur: if it names a customer, patient or the like, write data.group: {field.name}, "
             detail += "so that none stands on both sides of a split."
             found.append(Finding("group", field.name, profile.n, detail, "kept", "warning"))
+        if data.holdout is None and field.name == PART and field.kind == "place" and field.n_unique > 1:
+            detail = f"{field.name!r} says which images are to test on: if figures are to be compared with others', write "
+            detail += f"data.holdout: {field.name}; without it they are learnt from like the rest."
+            found.append(Finding("holdout", field.name, profile.n, detail, "kept", "warning"))
         if data.time is None and field.kind == "date":
             detail = f"{field.name!r} holds dates: if decisions are taken over time, write data.time: COLUMN, "
             detail += "so that the test lies after the training."

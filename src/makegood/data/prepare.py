@@ -1,7 +1,8 @@
 """Preparation is fitted: what `Transform` needs to know, counted by DuckDB on the train rows alone.
 
 A protected column is never a feature, unless `data.keep` names it: a decision that may not be reasoned by it should not rest on it.
-Neither are the outcome, the time (its values in the test lie beyond those in training) and the group.
+Neither are the outcome, the time (its values in the test lie beyond those in training), the group, and the column that names the rows
+held out.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def unused(profile: Profile, found: tuple[Finding, ...], data: Data) -> tuple[tu
         for name in data.protected
         if name not in data.keep
     ]
-    for name, role in ((data.time, "time"), (data.group, "group")):
+    for name, role, what in ((data.time, "time", "time"), (data.group, "group", "group"), (data.holdout, "holdout", "part")):
         if name is not None:
-            detail = f"Column {name!r} is the {role} of the rows; it splits them and makes no feature."
+            detail = f"Column {name!r} is the {what} of the rows; it splits them and makes no feature."
             findings.append(Finding(role, name, profile.n, detail, "excluded"))
     by_kind = [field.name for field in profile.fields if field.kind in UNUSED]
     names = dict.fromkeys((data.outcome, *by_kind, *leaks.excluded((*found, *findings))))

@@ -99,14 +99,14 @@ def profile(table: pa.Table, data: Data) -> Profile:
 
 def _check_names(table: pa.Table, data: Data) -> None:
     require(table, data.outcome, "data.outcome")
-    for role in ("time", "group"):
+    for role in ("time", "group", "holdout"):
         name = getattr(data, role)
         if name is not None:
             require(table, name, f"data.{role}")
     for role in ("known_later", "keep", "protected", "categories"):
         for name in getattr(data, role):
             require(table, name, f"data.{role}")
-    for role in ("outcome", "time", "group", "protected", "categories"):
+    for role in ("outcome", "time", "group", "holdout", "protected", "categories"):
         named = getattr(data, role)
         for name in named if isinstance(named, tuple) else (named,):
             if name is not None and pa.types.is_binary(table.schema.field(name).type):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from makegood.contracts import Finding
-from makegood.data import delimited, galleries
+from makegood.data import delimited, downloads, galleries
 from makegood.data.identity import fingerprint
 from makegood.data.parsing import Typed, as_trained, typed
 from makegood.errors import CaseError, DataError, NotBuilt, Problem, nearest
@@ -29,6 +29,7 @@ _DELIMITED = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat", ".data")
 _PARQUET = (".parquet", ".pq")
 _COMPRESSED = (".gz", ".zst")
 _GALLERIES = (".npz", ".zip", ".tar", ".tgz")
+_FETCHED = ("https", "http", "file", "ftp")  # all but https are refused with the reason
 _PLANNED = {
     "JSON": (".json", ".jsonl", ".ndjson"),
     "Excel workbooks": (".xlsx", ".xls"),
@@ -36,8 +37,8 @@ _PLANNED = {
     "databases": (".sqlite", ".db", ".duckdb"),
 }
 _READ = (
-    "a .csv, .tsv or .txt file (also .gz, .zst), a .parquet file, a folder, .zip, .tar or .npz of images, builtin:NAME, "
-    "or a polars, pandas or Arrow table"
+    "a .csv, .tsv or .txt file (also .gz, .zst), a .parquet file, a folder, .zip, .tar or .npz of images, an image, the https address of "
+    "such a file, builtin:NAME, or a polars, pandas or Arrow table"
 )
 
 
@@ -53,11 +54,20 @@ class Source:
     set_aside: int = 0
 
 
-def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | None = None, path: str | None = None) -> Source:
-    """Return the rows of a path, `builtin:NAME`, or a polars, pandas or Arrow table.
+def read(
+    source: Any,
+    *,
+    folder: Path | None = None,
+    plain: Collection[str] | None = None,
+    path: str | None = None,
+    sha256: str | None = None,
+    cache: Path | None = None,
+) -> Source:
+    """Return the rows of a path, an https address, `builtin:NAME`, or a polars, pandas or Arrow table.
 
     Relative paths start at `folder`. `path` names a column of paths to images, relative to the file that holds it: the images become
-    the column `image`. To score rows, pass `Transform.plain`: then only those columns are made numbers, and all other
+    the column `image`. A file's SHA-256 must be `sha256` where that is given, as it must be for an address, whose file is kept in `cache`
+    (see `downloads.fetched`). To score rows, pass `Transform.plain`: then only those columns are made numbers, and all other
     text is left as it is for `Transform.read`, which knows how it was written in training. Raises `CaseError` when there is no such
     source, `NotBuilt` for planned kinds, and `DataError` when the content is damaged, empty, has duplicate names, or mixes types
     that no column can hold.
@@ -67,7 +77,9 @@ def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | No
     """
     if path is not None:
         beside = Path(folder or "", str(source)).parent if isinstance(source, str | Path) else folder or Path()
-        return _with_images(read(source, folder=folder, plain=plain), path, beside, scored=plain is not None)
+        if isinstance(source, str) and "://" in source:
+            raise CaseError(Problem("data.path", path, "a table that lies beside its images", "fetch both, and write data.source: PATH"))
+        return _with_images(read(source, folder=folder, plain=plain, sha256=sha256), path, beside, scored=plain is not None)
     if not isinstance(source, str | Path):
         return _finished(_frame(source), "table", plain)
     text = str(source)
@@ -76,10 +88,16 @@ def read(source: Any, *, folder: Path | None = None, plain: Collection[str] | No
     if text.startswith("builtin:"):
         from makegood.cases import builtin  # built-in cases bring heavy packages; nobody else pays for them
 
-        return _finished(builtin(text.removeprefix("builtin:")), text, plain)
-    if "://" in text:
-        raise NotBuilt(Problem("data.source", text, _READ, "databases and web addresses: not built yet; see ROADMAP.md"))
-    return _file(Path(folder or "", text), plain)
+        if sha256 is not None:
+            raise CaseError(Problem("data.sha256", sha256, "none for a built-in table, which comes with its package", "remove it"))
+        table = builtin(text.removeprefix("builtin:"))
+        return _finished(table, text, plain, delimited.Rows(table, table.num_rows, 0))
+    scheme, there, _ = text.partition("://")
+    if there and scheme.lower() not in _FETCHED:  # what follows may hold a password
+        raise NotBuilt(Problem("data.source", f"{scheme}://…", _READ, "databases and other stores: not built yet; see ROADMAP.md"))
+    if there:
+        return _file(downloads.fetched(text, sha256, cache), plain, None)
+    return _file(Path(folder or "", text), plain, sha256)
 
 
 def _with_images(source: Source, path: str, folder: Path, *, scored: bool) -> Source:
@@ -98,23 +116,29 @@ def style_of(table: pa.Table, name: str) -> str:
     return ((table.schema.field(name).metadata or {}).get(b"style") or b"").decode()
 
 
-def _file(path: Path, plain: Collection[str] | None) -> Source:
+def _file(path: Path, plain: Collection[str] | None, sha256: str | None) -> Source:
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
     for what, suffixes in _PLANNED.items():
         if inner in suffixes:
             raise NotBuilt(Problem("data.source", path.name, _READ, f"{what}: not built yet; see ROADMAP.md"))
     if path.is_dir():
+        if sha256 is not None:
+            raise CaseError(Problem("data.sha256", sha256, "a file; a folder has none", "remove it, or pack the folder into a .zip"))
         gallery = galleries.folder(path)
         return _finished(gallery.table, path.name, plain, gallery)
-    if inner not in _DELIMITED + _PARQUET + _GALLERIES or (inner == ".tar" and suffix == ".zst"):
+    known = inner in _DELIMITED + _PARQUET + _GALLERIES or suffix in galleries.SUFFIXES
+    if not known or (inner == ".tar" and suffix == ".zst"):
         raise CaseError(Problem("data.source", path.name, _READ))
     try:
         path.open("rb").close()
     except OSError as error:
         raise _absent(path, error) from None
-    if inner in _GALLERIES:
-        gallery = galleries.arrays(path) if inner == ".npz" else galleries.archive(path)
+    if sha256 is not None:
+        downloads.verified(path, sha256, path.name)
+    if inner in _GALLERIES or suffix in galleries.SUFFIXES:
+        read_ = galleries.arrays if inner == ".npz" else galleries.archive if inner in _GALLERIES else galleries.one
+        gallery = read_(path)
         return _finished(gallery.table, path.name, plain, gallery)
     if inner in _PARQUET:
         try:

@@ -1,8 +1,8 @@
 """Which rows a model may learn from, and which are kept to value it.
 
-With `data.time` the test is the last fifth of the rows in time, and nothing else is allowed. Without it, fewer than 20,000 rows are
-cross-fitted in ten folds, and more are split 80/20; rows of one `data.group` are never split apart, and neither are equal rows,
-or rows with equal images and one class.
+With `data.time` the test is the last fifth of the rows in time, and nothing else is allowed; with `data.holdout` it is the rows that the
+data name. Without either, fewer than 20,000 rows are cross-fitted in ten folds, and more are split 80/20; rows of one `data.group` are
+never split apart, and neither are equal rows, or rows with equal images.
 
 Where a row goes is a pure function of the seed and of the row's (or its group's) content, not of its place in the file: shuffling
 the file changes nothing. The published hash is that of the test rows' content, whatever the seed or the folds.
@@ -18,21 +18,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from makegood.contracts import Fold, Splits
-from makegood.data.aggregates import as_numbers
+from makegood.data.aggregates import as_numbers, as_text
+from makegood.data.galleries import PARTS
 from makegood.data.identity import Hashes, looks, mixed, row_hashes
 from makegood.errors import CaseError, DataError, Problem
 
 if TYPE_CHECKING:
-    from makegood.case import Case
+    from makegood.case import Case, Data
     from makegood.contracts import Bools, Floats, Ints
     from makegood.data.outcome import Outcome
 
-Method = Literal["auto", "time", "group", "stratified", "crossfit"]
+Method = Literal["auto", "time", "declared", "group", "stratified", "crossfit"]
 
 ONE_SPLIT = 20_000  # rows from which one split is precise enough (MATHEMATICS §2)
 FOLDS = 10
+INNER = 5  # folds within the rows learnt from
 TEST_SHARE = 0.2
 MIN_ROWS = 50  # to learn from, and in all
 MIN_TEST = 20
@@ -54,12 +57,19 @@ def make(outcome: Outcome, case: Case, table: pa.Table, *, seed: int = 0, method
     if method == "time" and data.time is None:
         raise CaseError(Problem("data.time", "nothing", "a column of times, for a split out of time", "declare data.time"))
     rows = np.flatnonzero(outcome.known)
+    if data.holdout is not None and method not in ("auto", "declared"):
+        expected = f"the split that {data.holdout!r} declares"
+        raise CaseError(Problem("data.holdout", f"a {method} split", expected, "leave data.holdout out for another"))
+    if method == "declared" and data.holdout is None:
+        raise CaseError(Problem("data.holdout", "nothing", "a column of train and test, for a declared split", "declare data.holdout"))
     if len(rows) < MIN_ROWS:
         raise DataError(Problem("data", f"{len(rows)} rows with a known outcome", f"at least {MIN_ROWS}", "bring more rows"))
     groups = None if data.group is None else _groups(table, data.group)
-    keys = _keys(looks(table), seed)
     if data.time is not None:
         return _out_of_time(outcome, case, table, rows, seed)
+    if data.holdout is not None:
+        return _declared(outcome, case, table, rows, seed)
+    keys = _keys(looks(table), seed)
     once = method in ("group", "stratified") or (method == "auto" and len(rows) >= ONE_SPLIT)
     k = round(1 / TEST_SHARE) if once else FOLDS
     folds, detail = _folds(outcome, rows, keys, None if groups is None else _keyed(groups, seed), k)
@@ -71,7 +81,7 @@ def make(outcome: Outcome, case: Case, table: pa.Table, *, seed: int = 0, method
     return Splits(name, folds, _published(table, folds), seed, clusters, detail=f"{what}, {detail}")
 
 
-def inner(splits: Splits, outcome: Outcome, case: Case, table: pa.Table, rows: Ints, *, k: int = 5) -> tuple[Fold, ...]:
+def inner(splits: Splits, outcome: Outcome, case: Case, table: pa.Table, rows: Ints, *, k: int = INNER) -> tuple[Fold, ...]:
     """Return the folds within the train rows `rows` (positions in `table`), as positions in `rows`.
 
     One fold, the last fifth in time, where there is a time; else k stratified folds, by group where there is one. Outcomes not
@@ -84,7 +94,7 @@ def inner(splits: Splits, outcome: Outcome, case: Case, table: pa.Table, rows: I
         folds: tuple[Fold, ...] = (Fold(cut.train, cut.test),)
     else:
         seed = splits.seed + 1  # folds within must not repeat the folds without
-        keys = _keys(looks(table), seed)
+        keys = _keys(_looks(table, data), seed)
         folds, _ = _folds(outcome, rows, keys, None if groups is None else _keyed(groups, seed), k)
     _check_folds(folds, outcome, "inner")
     place = np.full(table.num_rows, -1, dtype=np.int64)
@@ -120,7 +130,7 @@ def _keyed(groups: _Groups, seed: int) -> _Groups:
 def _folds(outcome: Outcome, rows: Ints, keys: Hashes, groups: _Groups | None, k: int) -> tuple[tuple[Fold, ...], str]:
     """Return k folds over `rows`, and how they were made, in words."""
     if groups is None:
-        fold, detail = _stratified(keys[rows], _strata(outcome, rows), k)
+        fold, detail = _stratified(keys[rows], _gathered(keys[rows], _strata(outcome, rows)), k)
     else:
         present, codes = np.unique(groups.codes[rows], return_inverse=True)
         if len(present) < MIN_GROUPS:
@@ -137,6 +147,14 @@ def _strata(outcome: Outcome, rows: Ints) -> Ints:
     if outcome.task.kind == "classes":
         return values.astype(np.int64)
     return np.searchsorted(np.quantile(values, np.linspace(0, 1, 11)[1:-1]), values, side="right")
+
+
+def _gathered(keys: Hashes, strata: Ints) -> Ints:
+    """Return the strata (n,) with rows of equal keys in the first of theirs: one image with two labels stays on one side."""
+    distinct, at = np.unique(keys, return_inverse=True)
+    first = np.full(len(distinct), np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(first, at, strata)
+    return np.asarray(first[at])
 
 
 def _stratified(keys: Hashes, strata: Ints, k: int) -> tuple[Ints, str]:
@@ -194,6 +212,50 @@ def _published(table: pa.Table, folds: tuple[Fold, ...]) -> str:
     """Return the SHA-256 of the test rows' content; the same for any order, seed and number of folds."""
     rows = np.unique(np.concatenate([fold.test for fold in folds]))
     return hashlib.sha256(np.sort(row_hashes(table.take(pa.array(rows)))).tobytes()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------- declared
+
+
+def _looks(table: pa.Table, data: Data) -> Hashes:
+    """Return what a model could recognise each row by (n,): where a row is said to belong is no part of it."""
+    return looks(table if data.holdout is None else table.drop_columns([data.holdout]))
+
+
+def _declared(outcome: Outcome, case: Case, table: pa.Table, rows: Ints, seed: int) -> Splits:
+    """Return the split that a column declares: the test stays whole, and rows that would tell of it are not learnt from."""
+    data = case.data
+    assert data.holdout is not None
+    parts = _parts(data.holdout, table[data.holdout].take(pa.array(rows)))
+    test, before = rows[parts == "test"], rows[parts != "test"]
+    groups = None if data.group is None else _groups(table, data.group)
+    related: Bools = np.zeros(len(before), dtype=np.bool_)
+    if groups is not None:
+        related = np.isin(groups.codes[before], groups.codes[test])
+    keys = _looks(table, data)
+    equal = np.isin(keys[before], keys[test]) & ~related
+    detail = f"tested on the rows whose {data.holdout} is test, trained on the others"
+    detail += f"; {related.sum()} rows left out, since their {data.group} is in the test" if related.any() else ""
+    detail += f"; {equal.sum()} rows left out, since they look like a row of the test" if equal.any() else ""
+    train = before[~(related | equal)]
+    for part, needed, what in ((train, MIN_ROWS, "to learn from"), (test, MIN_TEST, "to test on")):
+        if len(part) < needed:
+            raise DataError(Problem("the declared split", f"{len(part)} rows {what} ({detail})", f"at least {needed}", "bring more rows"))
+    folds = (Fold(train, test),)
+    _check_folds(folds, outcome, "declared")
+    return Splits("declared", folds, _published(table, folds), seed, None if groups is None else groups.codes, detail=detail)
+
+
+def _parts(name: str, column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Return train, valid or test of each row (n,); raises `DataError` for any other value: it may be a test row by another name."""
+    texts = as_text(column).to_pylist()
+    parts = [None if text is None else PARTS.get(text.strip().lower()) for text in texts]
+    if None in parts:
+        wrong = texts[parts.index(None)]
+        got = f"nothing in {texts.count(None)} of {len(texts)} rows" if wrong is None else wrong
+        mend = "write one of them in each row, or leave data.holdout out"
+        raise DataError(Problem(f"data.holdout: {name!r}", got, "train, valid or test in every row", mend))
+    return np.array(parts, dtype=object)
 
 
 # ---------------------------------------------------------------------------------------------------------------- in time

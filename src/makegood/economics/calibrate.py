@@ -23,6 +23,9 @@ FLOOR = 1e-6
 REVEALED = 100
 """Fewest decisions of uncertain payoff from which promises are corrected."""
 
+RARE = 10
+"""Fewest of them that paid otherwise than most: where hardly a mistake was seen, what mistakes cost is not known to be nothing."""
+
 Curve = Callable[[Floats, tuple[Floats, ...]], Floats]
 
 
@@ -274,7 +277,7 @@ def fit_promise(promise: Floats, realised: Floats, *, revealed: Bools | None = N
     and no shrinkage is spent on it. The slope is: with b the regression of realised − promised on promised and v its
     heteroscedastic variance (White 1980), b is multiplied by max(0, 1 − v/b²), the positive-part Stein factor, since the slope of
     heavy-tailed money is mostly noise. Under normal errors the curse is exactly affine. Fewer than `REVEALED` rows of uncertain
-    payoff give the identity, which says so in its `note`.
+    payoff give the identity, which says so in its `note`; so do fewer than `RARE` that paid otherwise than most.
 
     >>> rng = np.random.default_rng(0)
     >>> true = rng.normal(size=(20_000, 5))
@@ -292,8 +295,8 @@ def fit_promise(promise: Floats, realised: Floats, *, revealed: Bools | None = N
     for payoff in certain:
         uncertain &= ~_same(m, payoff)
     m, r = m[uncertain], r[uncertain]
-    if len(m) < REVEALED:
-        return PromiseMap(certain=certain, n=len(m))
+    if len(m) < REVEALED or (rare := len(r) - int(np.unique(r, return_counts=True)[1].max())) < RARE:
+        return PromiseMap(certain=certain, n=len(m) if len(m) < REVEALED else rare)
     gap, spread = r - m, m - m.mean()
     weight = float(spread @ spread)
     b = float(spread @ gap) / weight if weight > 0 else 0.0

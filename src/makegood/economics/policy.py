@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Choices, Columns, Floats, Ints, Predictive
+from makegood.contracts import Bools, Choices, Columns, Floats, Ints, Predictive, Probabilities
 from makegood.economics.allocation import allocate, shadow_prices
 from makegood.economics.calibrate import PromiseMap
 from makegood.economics.expression import kinds_of
@@ -22,7 +23,7 @@ from makegood.economics.payoff import Clause, Payoffs, Terms
 from makegood.economics.scenarios import Scenario, happened, options, possible
 from makegood.errors import CaseError, Problem, nearest
 
-__all__ = ["Cell", "Limit", "Policy", "baseline_payoffs", "baseline_weights", "cells", "expected", "options", "realised"]
+__all__ = ["Cell", "Limit", "Policy", "baseline_payoffs", "baseline_weights", "cells", "expected", "guaranteed", "options", "realised"]
 
 _BLOCK = 2**16  # payoffs evaluated at once, so that memory stays bounded on any grid of quantities
 
@@ -57,6 +58,29 @@ def realised(payoffs: Payoffs, predictive: Predictive, outcome: NDArray[Any], co
     [[10.0, 0.0], [-50.0, 0.0]]
     """
     return _summed(payoffs, predictive, columns, lambda action: happened(predictive, outcome, action))
+
+
+def guaranteed(payoffs: Payoffs, predictive: Probabilities, columns: Columns, sets: Bools) -> Floats:
+    """Return the least that each option pays over the classes of each row's prediction set: (n, n_options).
+
+    `sets` (n, n_classes) tells which classes those are, one at least. Whenever the outcome is among them, the option pays this or more.
+    Raises as `expected` does.
+
+    >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
+    >>> p = Probabilities(("no", "yes"), np.array([[0.99, 0.01], [0.8, 0.2]]))
+    >>> guaranteed(Payoffs.of(loan, "EUR", ("no", "yes")), p, {}, np.array([[True, False], [True, True]])).tolist()
+    [[10.0, 0.0], [-50.0, 0.0]]
+    """
+    least = np.full((len(predictive), len(payoffs.options)), np.inf)
+    for c, name in enumerate(predictive.classes):
+        paid = _summed(payoffs, predictive, columns, partial(_certain, name))
+        least = np.where(sets[:, c, None], np.minimum(least, paid), least)
+    return least
+
+
+def _certain(name: str, action: str) -> tuple[Scenario, ...]:
+    """Return the scenario in which the outcome is a class, under any action."""
+    return (Scenario(name, np.ones((1, 1, 1))),)
 
 
 @dataclass(frozen=True)
@@ -155,6 +179,10 @@ def _check_fit(scenario: Scenario, clause: Clause, classes: tuple[str, ...]) -> 
 class Policy:
     """Payoffs, limits and their shadow prices, and the map from expected payoffs to promises.
 
+    An `averse` one takes the option whose guaranteed payoff is highest, and of those that tie the one that is expected to pay most:
+    where all that counts is a payoff that holds with probability 1 − α, no policy on the same sets does better (Kiyani, Pappas, Roth &
+    Hassani 2025). It knows no limits: guaranteed payoffs of many rows are the same, and no price parts rows that are alike.
+
     >>> loan = {"approve": {"payoff": {"no": "10", "yes": "-50"}}, "decline": {"payoff": "0"}}
     >>> policy = Policy(Payoffs.of(loan, "EUR", ("no", "yes")))
     >>> choices = policy.decide(np.array([[4.0, 0.0], [-2.0, 0.0]]), {})
@@ -166,9 +194,12 @@ class Policy:
     limits: tuple[Limit, ...] = ()
     prices: tuple[float, ...] = ()
     promise: PromiseMap = field(default_factory=PromiseMap)
+    averse: bool = False
 
     @classmethod
-    def fit(cls, payoffs: Payoffs, limits: Mapping[str, Mapping[str, Any]], expected: Floats, columns: Columns) -> Policy:
+    def fit(
+        cls, payoffs: Payoffs, limits: Mapping[str, Mapping[str, Any]], expected: Floats, columns: Columns, *, averse: bool = False
+    ) -> Policy:
         """Return the policy with the shadow prices of validation rows: `expected` (n, n_options) and their columns.
 
         `limits` are the case's, as plain data. Without any rows a price is 0. Raises `CaseError` where limits are wrong or leave
@@ -176,9 +207,9 @@ class Policy:
         """
         declared = Limit.declared(limits, payoffs)
         if not len(expected):
-            return cls(payoffs, declared, (0.0,) * len(declared))
+            return cls(payoffs, declared, (0.0,) * len(declared), averse=averse)
         prices = shadow_prices(expected, on_rows(declared, payoffs, columns, expected))
-        return cls(payoffs, declared, tuple(prices.tolist()))
+        return cls(payoffs, declared, tuple(prices.tolist()), averse=averse)
 
     def promising(self, promise: PromiseMap) -> Policy:
         """Return the policy with another map to promises; its actions stay the same."""
@@ -195,28 +226,42 @@ class Policy:
         for limit in self.limits:
             limit.check(kinds, self.payoffs)
 
-    def net(self, expected: Floats, columns: Columns) -> Floats:
-        """Return the expected payoffs (n, n_options) less what each option uses of the limits, at their shadow prices."""
+    def net(self, expected: Floats, columns: Columns, least: Floats | None = None) -> Floats:
+        """Return what is maximised, (n, n_options): expected payoffs less what each option uses of the limits, at their shadow prices.
+
+        An averse policy maximises `least`, the `guaranteed` payoffs (n, n_options).
+        """
+        if self.averse:
+            assert least is not None, "who is averse decides by what is guaranteed"
+            return least
         return priced(expected, on_rows(self.limits, self.payoffs, columns, expected), self.prices)
 
-    def decide(self, expected: Floats, columns: Columns) -> Choices:
+    def decide(self, expected: Floats, columns: Columns, least: Floats | None = None) -> Choices:
         """Return the best option of each row at the shadow prices; the first declared where several tie.
 
-        A row's choice depends on that row alone, so that limits hold in expectation.
+        A row's choice depends on that row alone, so that limits hold in expectation. The choices tell what is guaranteed of them
+        where `least`, the `guaranteed` payoffs of all options, is given.
         """
-        return self._choices(self.net(expected, columns).argmax(axis=1), expected)
+        net = self.net(expected, columns, least)
+        if self.averse:
+            top = net.max(axis=1, keepdims=True)
+            net = np.where(net >= top - TOLERANCE * np.maximum(1.0, np.abs(top)), expected, -np.inf)
+        return self._choices(net.argmax(axis=1), expected, least)
 
-    def decide_all(self, expected: Floats, columns: Columns) -> Choices:
-        """Return the choices of highest expected value that keep to every limit exactly on these rows.
+    def decide_all(self, expected: Floats, columns: Columns, least: Floats | None = None) -> Choices:
+        """Return the choices of highest expected value that keep to every limit exactly on these rows; `least` is as in `decide`.
 
-        Raises `CaseError` where none do.
+        Raises `CaseError` where none do. An averse policy has no limits and decides row by row.
         """
+        if self.averse:
+            return self.decide(expected, columns, least)
         found = allocate(expected, on_rows(self.limits, self.payoffs, columns, expected))
-        return self._choices(found.option, expected)
+        return self._choices(found.option, expected, least)
 
-    def _choices(self, option: Ints, expected: Floats) -> Choices:
-        chosen = expected[np.arange(len(expected)), option]
-        return Choices(option, expected, self.promise.apply(chosen), np.ones(len(expected)))
+    def _choices(self, option: Ints, expected: Floats, least: Floats | None) -> Choices:
+        rows = np.arange(len(expected))
+        promise = self.promise.apply(expected[rows, option])
+        return Choices(option, expected, promise, np.ones(len(expected)), None if least is None else least[rows, option])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data from which `from_json` makes the same policy."""
@@ -225,13 +270,14 @@ class Policy:
             "limits": [limit.to_json() for limit in self.limits],
             "prices": list(self.prices),
             "promise": self.promise.to_json(),
+            "averse": self.averse,
         }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Policy:
         """Return the policy of `to_json`."""
-        limits = tuple(Limit.from_json(limit) for limit in raw["limits"])
-        return cls(Payoffs.from_json(raw["payoffs"]), limits, tuple(map(float, raw["prices"])), PromiseMap.from_json(raw["promise"]))
+        limits, prices = tuple(Limit.from_json(limit) for limit in raw["limits"]), tuple(map(float, raw["prices"]))
+        return cls(Payoffs.from_json(raw["payoffs"]), limits, prices, PromiseMap.from_json(raw["promise"]), bool(raw["averse"]))
 
 
 # --------------------------------------------------------------------------------------------------------------- baselines

@@ -35,7 +35,7 @@ def payoff_ranges(
     cells: Iterable[Cell],
     *,
     chosen: Ints,
-    scores: Floats,
+    scores: Floats | None,
     realised: Floats,
     baselines: Mapping[str, Floats],
     gain: value.Gain,
@@ -43,15 +43,16 @@ def payoff_ranges(
 ) -> tuple[PayoffRange, ...]:
     """Return the range of each payoff over which the verdict and the actions stand.
 
-    `chosen` (n,) option positions, `scores` (n, n_options) what the policy maximises (expected payoff less shadow prices),
-    `realised` (n, n_options) payoffs under the outcome, `baselines` per name weights (n, n_options) with which it takes each
-    option, `gain` what the verdict was taken on. The critical value q is the verdict's own, baseline by baseline: at factor one
-    the limit is the one that was reported. Payoffs that are zero on every row are left out: a factor says nothing of them.
+    `chosen` (n,) option positions, `scores` (n, n_options) what the policy maximises (expected payoff less shadow prices; None
+    where it is averse, and the range of the actions is then NaN), `realised` (n, n_options) payoffs under the outcome, `baselines`
+    per name weights (n, n_options) with which it takes each option, `gain` what the verdict was taken on, net of its `cost`. The
+    critical value q is the verdict's own, baseline by baseline: at factor one the limit is the one that was reported. Payoffs that
+    are zero on every row are left out: a factor says nothing of them.
     """
     taken = np.zeros_like(realised, dtype=np.float64)
     taken[np.arange(len(chosen)), chosen] = 1.0
     swaps = {name: taken - weights for name, weights in baselines.items()}
-    before = {name: (swap * realised).sum(axis=1) for name, swap in swaps.items()}
+    before = {name: (swap * realised).sum(axis=1) - gain.cost for name, swap in swaps.items()}
     deployed = gain.estimate.low > 0
     found = []
     for cell in cells:
@@ -65,7 +66,7 @@ def payoff_ranges(
             beaten = _both(beaten, _positive(mean, covariance, _reach(gain, name, covariance[0, 0])))
             ahead = _both(ahead, _above(float(mean[0]), float(mean[1])))
         low, high = _standing(beaten, deployed)
-        actions_low, actions_high = same_actions(scores, cell.expected_part)
+        actions_low, actions_high = (math.nan, math.nan) if scores is None else same_actions(scores, cell.expected_part)
         found.append(
             PayoffRange(
                 action=cell.action,

@@ -136,12 +136,14 @@ class Gain:
     """What a policy earns above each baseline, paired, at the level of the verdict; `over` is the hardest of them.
 
     The hardest has the least lower limit, and that limit stands for all of them: to beat every baseline is the intersection of
-    one claim each, whose test is the least of the single ones, without a correction (Berger 1982).
+    one claim each, whose test is the least of the single ones, without a correction (Berger 1982). `cost` is what the policy costs
+    a decision beyond its payoffs; the estimates are net of it.
     """
 
     over: str
     estimates: Mapping[str, Estimate]
     opened: int = 1
+    cost: float = 0.0
 
     @property
     def estimate(self) -> Estimate:
@@ -155,18 +157,27 @@ class Gain:
 
 
 def gain(
-    policy: Floats, baselines: Mapping[str, Floats], unit: str = "", *, clusters: Ints | None = None, opened: int = 1, seed: int = 0
+    policy: Floats,
+    baselines: Mapping[str, Floats],
+    unit: str = "",
+    *,
+    clusters: Ints | None = None,
+    opened: int = 1,
+    seed: int = 0,
+    cost: float = 0.0,
 ) -> Gain:
     """Return the gain of realised payoffs `policy` (n,) over each of the `baselines` (n,), and which is the hardest to beat.
 
-    At the k-th opening of the same test rows the level is 1 − 0.05/k; a tail-limited interval is taken at 1 − 0.01/k instead, so
-    the interval that is reported is the one that decides (MATHEMATICS §2).
+    `cost` is taken off each of the policy's payoffs; baselines compute nothing. At the k-th opening of the same test rows the level
+    is 1 − 0.05/k; a tail-limited interval is taken at 1 − 0.01/k instead, so the interval that is reported is the one that decides
+    (MATHEMATICS §2).
 
     >>> x = np.arange(100.0)
     >>> gain(x, {"none": x * 0, "half": x / 2}).over
     'half'
     """
     assert baselines, "every decision has a constant action to be compared with"
+    policy = np.asarray(policy, dtype=np.float64) - cost
     estimates = {}
     for name, payoff in baselines.items():
         found = paired(policy, payoff, unit, clusters=clusters, level=1.0 - ALPHA / opened, seed=seed)
@@ -174,7 +185,7 @@ def gain(
             found = paired(policy, payoff, unit, clusters=clusters, level=1.0 - TAIL_ALPHA / opened, seed=seed)
         estimates[name] = found
     over = min(estimates, key=lambda name: (np.nan_to_num(estimates[name].low, nan=-np.inf), estimates[name].value))
-    return Gain(over, estimates, opened)
+    return Gain(over, estimates, opened, cost)
 
 
 def verdict(gain: Gain) -> tuple[str, str]:
@@ -201,9 +212,21 @@ def verdict(gain: Gain) -> tuple[str, str]:
         answer, why = "refuse", f"{earns}; {interval}. Keep to {name}."
     if found.tail_limited:
         why += f" A few large payoffs weigh heavily, so the interval is taken at {percent}."
+    if gain.cost:
+        why += f" {_costing(gain)}"
     if gain.opened > 1:
         why += f" These test rows have been opened {gain.opened} times, so the interval is wider than at the first time."
     return answer, why
+
+
+def _costing(gain: Gain) -> str:
+    """Return what computing does to the gain, in a sentence: it may turn the verdict."""
+    found, amount = gain.estimate, _short(gain.cost) if gain.cost >= 1e-4 else "under 0.0001"
+    each = f"{amount} {found.unit}".rstrip()
+    if found.low <= 0 < found.low + gain.cost:
+        ends = f"{_short(found.low + gain.cost)} to {_short(found.high + gain.cost)}"
+        return f"Computing costs {each} a decision, and that turns the verdict: before it, the interval runs from {ends}."
+    return f"Computing, at {each} a decision, is taken off."
 
 
 def _short(x: float) -> str:

@@ -6,17 +6,21 @@ kind and not the family.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from makegood.case import NETWORKS
 from makegood.errors import CaseError, MissingExtra, Problem, nearest
 
 if TYPE_CHECKING:
+    from keras import Model
     from sklearn.base import BaseEstimator
     from torch.nn import Module
 
@@ -28,50 +32,119 @@ TABLE = {
     "lightgbm": "makegood.families.tabular:LightGBM",
     "mlp": "makegood.families.networks:MLP",
     "transformer": "makegood.families.networks:Transformer",
+    "cnn": "makegood.families.image:CNN",
+    "resnet": "makegood.families.image:ResNet",
+    "vit": "makegood.families.image:ViT",
 }
 """Name → where the family is; each is made from a `Task`."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A family that may be trained: its name, and what makes a new, unfitted one for a task."""
+    """A family that may be trained: its name, what makes a new, unfitted one for a task, and what a reader must know of it."""
 
     name: str
     make: Callable[[Task], Family]
+    note: str = ""
 
 
 def find(names: Sequence[str]) -> tuple[Candidate, ...]:
     """Return the candidates of these names, their libraries loaded (so that no training budget pays for it)."""
+    from makegood.case import IMAGE_NETWORKS, NETWORKS  # a limited process imports this package, and reads no case
+
     candidates = []
     for name in names:
         if name not in TABLE:
             raise CaseError(Problem("train.families", name, f"some of {', '.join(TABLE)}", nearest(name, TABLE)))
         if name in NETWORKS and find_spec("torch") is None:
             raise MissingExtra(Problem("train.families", name, "torch, which trains networks", "pip install 'makegood[deep]'"))
+        if name in IMAGE_NETWORKS:
+            from makegood.families._torch.export import check_exporter
+
+            check_exporter("train.families")
         module, attribute = TABLE[name].split(":")
         candidates.append(Candidate(name, getattr(import_module(module), attribute)))
     return tuple(candidates)
 
 
-def wrap(estimator: BaseEstimator | Module, *, name: str = "", recipe: Mapping[str, Any] | None = None) -> Candidate:
+def joining(seconds: float, rows: int, columns: int) -> tuple[str, ...]:
+    """Return the networks that join the families of `auto`, where one fit may take `seconds` on `rows` of `columns`.
+
+    Those that get half of the time they would take (measured, one core), if torch is there: cut short by more, they only take time
+    from the others. It depends on the case alone, never on the clock.
+    """
+    needed = 1.0 + 1.25e-6 * rows * (128 + min(17 * columns, 2048))
+    return ("mlp",) if 2.0 * seconds >= needed and find_spec("torch") is not None else ()
+
+
+def joining_images(seconds: float, rows: int, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Return the same where each row is an image of `shape` (height, width, channels); trees then leave, which take minutes on pixels."""
+    needed = 3.0 + 1.6e-7 * max(5 * rows, min(40 * rows, 300_000)) * math.prod(shape)
+    there = find_spec("torch") is not None and find_spec("onnxscript") is not None
+    return ("cnn",) if 2.0 * seconds >= needed and min(shape[:2]) >= 4 and there else ()
+
+
+def wrap(estimator: BaseEstimator | Module | Model | Path | str, *, name: str = "", recipe: Mapping[str, Any] | None = None) -> Candidate:
     """Return an estimator as a candidate; it is copied, never changed.
 
     A scikit-learn classifier (with `predict_proba`) or regressor; or a `torch.nn.Module` from features (n, n_features) float32 to
     logits (n, n_classes) or a number (n, 1), which `recipe` says how to train (fields of `families._torch.loop.Recipe`: epochs,
-    batch_size, lr, optimiser, schedule, …). Raises `CaseError` when it is none of these, and when trained if it cannot be converted
-    to ONNX.
+    batch_size, lr, optimiser, schedule, …) and how often it is asked (`members` of a deep ensemble; `passes` with dropout at work, by
+    masks that are part of the model). A compiled `keras.Model`, which Keras' own `fit` trains (`recipe`: epochs, batch_size, patience),
+    or the path of a saved one, which is imported behind walls and not trained again. Raises `CaseError` when it is none of these, and
+    when trained if it cannot be converted to ONNX.
     """
     title = name or type(estimator).__name__
+    if isinstance(estimator, str | PathLike):
+        return _imported(estimator, name, recipe)
+    keras = sys.modules.get("keras")  # whoever has a model has imported Keras; on torch it is a torch.nn.Module too
+    if keras is not None and isinstance(estimator, keras.Model):
+        from makegood.families import wrapped_keras
+
+        wrapped_keras.check_model(estimator, title)
+        fitting = wrapped_keras.recipe_of(recipe)
+        return Candidate(title, lambda task: wrapped_keras.KerasModel(task, estimator, fitting, title))
     torch = sys.modules.get("torch")  # whoever has a module has imported torch
     if torch is not None and isinstance(estimator, torch.nn.Module):
         from makegood.families import wrapped_module
+        from makegood.families._torch.export import check_exporter
 
-        wrapped_module.check_exporter()
-        training = wrapped_module.recipe_of(recipe or {})
-        return Candidate(title, lambda task: wrapped_module.Module(task, estimator, training))
+        check_exporter("wrap")
+        training, sampling = wrapped_module.recipe_of(recipe or {})
+        forms: dict[tuple[object, ...], bytes] = {}
+        return Candidate(title, lambda task: wrapped_module.Module(task, estimator, training, sampling, forms))
     from makegood.families.wrapped import Wrapped, check_estimator
 
     check_estimator(estimator)
     if recipe is not None:
         raise CaseError(Problem("wrap", "a recipe", "none for a scikit-learn estimator", "set the estimator's own parameters"))
     return Candidate(title, lambda task: Wrapped(task, estimator))
+
+
+def fine_tuned(names: Sequence[str], task: Task, *, folder: Path) -> tuple[Candidate, ...]:
+    """Return networks for images that start from saved weights, which are read now: `families.pretrained.Weights` says of what names.
+
+    Raises `CaseError` or `Refused`, naming the field, and `MissingExtra` without torch, transformers, or what exports to ONNX.
+    """
+    if not names:
+        return ()
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            wanted = f"{package}, which reads and trains networks"
+            raise MissingExtra(Problem("train.pretrained", "", wanted, "pip install 'makegood[pretrained]'"))
+    from makegood.families._torch.export import check_exporter
+
+    check_exporter("train.pretrained")
+    from makegood.families.pretrained import Pretrained, Weights
+
+    read = [Weights(name, task, folder.resolve()) for name in dict.fromkeys(names)]
+    return tuple(Candidate(f"pretrained {w.name}", partial(Pretrained, weights=w), w.note) for w in read)
+
+
+def _imported(path: str | PathLike[str], name: str, recipe: Mapping[str, Any] | None) -> Candidate:
+    from makegood.families.imported import NOTE, Archive, Imported
+
+    if recipe is not None:
+        raise CaseError(Problem("wrap", "a recipe", "none for a saved model, which is not trained again", "leave it out"))
+    archive = Archive(Path(path))
+    return Candidate(name or Path(path).stem, lambda task: Imported(task, archive), NOTE.format(archive.name))

@@ -6,9 +6,9 @@ Nothing is pickled, and a model whose ONNX form does not agree with it is refuse
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Converted:
     """
 
     rows = 1  # a foreign graph may score a row otherwise inside a batch
+    KEPT: ClassVar[Mapping[str, type[np.generic]]] = {"codes_": np.int64, "shape_": np.float64, "low_": np.float32, "high_": np.float32}
     model_: bytes  # ONNX: features float32 (n, n_features) → (n, n_codes) or (n, 1)
     codes_: Ints  # the classes that it knows
     shape_: Floats  # number: quantiles of the residuals on the validation rows
@@ -47,27 +48,46 @@ class Converted:
     def _clipped(self, X: Floats) -> Floats:
         return np.clip(X, self.low_, self.high_)
 
-    def _accept(self, native: Callable[[Floats], Floats], train: Dataset, valid: Dataset, seed: int, name: str) -> None:
+    def _accept(self, native: Callable[[Floats], Floats], train: Dataset, valid: Dataset, seed: int, where: str) -> None:
         """Take the residuals' quantiles, and raise `Refused` unless ONNX agrees with `native` on the validation rows and at their edges.
 
         `native` takes features within the training range and returns (n, n_codes) probabilities or (n,) means.
         """
-        X, classes = features_of(valid), self.task.kind == "classes"
         self.shape_ = np.zeros(len(self.task.levels))
-        if not classes:
-            self.shape_ = np.quantile(np.asarray(valid.outcome) - native(self._clipped(X)), self.task.levels)
-        scorer = self._scorer()
-        rows = np.concatenate([X, edge_rows(scorer, X, seed)[0]])
+        if self.task.kind == "number":
+            self._keep_residuals(np.asarray(valid.outcome, np.float64), native(self._clipped(features_of(valid))))
+        self._check(native, train, valid, seed, where)
+
+    def _check(self, native: Callable[[Floats], Floats], train: Dataset, valid: Dataset, seed: int, where: str) -> None:
+        """Raise `Refused` unless ONNX agrees with `native`, as in `_accept`."""
+        X, scorer = features_of(valid), self._scorer()
+        rows = np.concatenate([X, self._edges(scorer, X, seed)])
         found = np.asarray(native(self._clipped(rows)), np.float64)
-        if classes:
-            wanted, spread = np.zeros((len(rows), len(self.task.classes))), 1.0
-            wanted[:, self.codes_] = found
+        if self.task.kind == "classes":
+            wanted: Floats = np.zeros((len(rows), len(self.task.classes)))
+            wanted[:, self.codes_], spread = found, 1.0
         else:
-            wanted, spread = found[:, None] + self.shape_, float(np.std(np.asarray(train.outcome))) or 1.0
+            wanted, spread = self._quantiles(found), float(np.std(np.asarray(train.outcome))) or 1.0
         worst = float(np.abs(wanted - scorer(rows)).max()) / spread
         if not worst <= PARITY:
             got = f"an ONNX model that differs by {worst:.2g}"
-            raise Refused(Problem(f"wrap({name})", got, f"at most {PARITY:g}", "wrap another estimator, or scale its features"))
+            raise Refused(Problem(where, got, f"at most {PARITY:g}", "wrap another estimator, or scale its features"))
+
+    def _edges(self, scorer: Scorer, X: Floats, seed: int) -> Floats:
+        """Return rows at the edges of what the model distinguishes, and beyond them."""
+        return edge_rows(scorer, X, seed)[0]
+
+    def _keep_residuals(self, outcome: Floats, found: Floats) -> None:
+        """Learn from what `native` gives for the validation rows what makes quantiles of it."""
+        self.shape_ = np.quantile(outcome - found, self.task.levels)
+
+    def _quantiles(self, found: Floats) -> Floats:
+        """Return the quantiles (n, n_levels) of what `native` gives."""
+        return found[:, None] + self.shape_
+
+    def _write_quantiles(self, graph: Graph, raw: str) -> str:
+        """Add the same to a graph, where `raw` is float64."""
+        return graph.op("Add", graph.op("Reshape", raw, np.array([-1, 1])), self.shape_)
 
     def _scorer(self) -> Scorer:
         k = len(self.task.classes) if self.task.kind == "classes" else len(self.task.levels)
@@ -82,7 +102,7 @@ class Converted:
         clipped = graph.op("Min", graph.op("Max", graph.features, self.low_), self.high_)
         raw = graph.double(graph.include(self.model_, clipped))
         if self.task.kind == "number":
-            return graph.op("Add", graph.op("Reshape", raw, np.array([-1, 1])), self.shape_)
+            return self._write_quantiles(graph, raw)
         raw = graph.op("Max", raw, np.array(0.0))  # forests' sums may miss zero by a rounding error
         k = len(self.task.classes)
         if len(self.codes_) == k:
@@ -94,7 +114,7 @@ class Converted:
 
     def save(self, folder: Path) -> None:
         """Write the converted model; what it was made from is not kept."""
-        arrays = {name: getattr(self, name).tolist() for name in ("codes_", "shape_", "low_", "high_")}
+        arrays = {name: getattr(self, name).tolist() for name in self.KEPT}
         save_state(folder, self.task, {"model": base64.b64encode(self.model_).decode(), **arrays})
 
     @classmethod
@@ -103,6 +123,6 @@ class Converted:
         task, state = load_state(folder)
         self = cls(task)
         self.model_ = base64.b64decode(state["model"])
-        self.codes_, self.shape_ = np.array(state["codes_"], np.int64), np.array(state["shape_"], np.float64)
-        self.low_, self.high_ = np.array(state["low_"], np.float32), np.array(state["high_"], np.float32)
+        for name, kind in cls.KEPT.items():
+            setattr(self, name, np.array(state[name], kind))
         return self

@@ -108,6 +108,7 @@ class _Network(ABC):
 
     MEMBERS = 1
     rows = 1  # a matrix product may treat a row otherwise inside a batch
+    patient = True  # uses the time that it is given
     arrays_: Arrays  # the encoding and the weights
     centre_: float  # number: of the outcome
     scale_: float
@@ -150,9 +151,14 @@ class _Network(ABC):
         )
         model = seeded(lambda: self._module(arrays), seed)
         epochs: list[Report] = []
+
+        def heard(report: Report) -> None:
+            epochs.append(report)
+            budget.tell(str(report))
+
         levels = () if classes else self.task.levels
         try:
-            learn(model, samples, levels, self._recipe(len(train)), Session(budget, seed, progress=epochs.append))
+            learn(model, samples, levels, self._recipe(len(train)), Session(budget, seed, progress=heard))
         except KeyboardInterrupt:
             if epochs:
                 self._keep(arrays | weights(model), centre, scale)

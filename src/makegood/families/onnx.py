@@ -26,6 +26,7 @@ from makegood.scorer import INPUT, OUTPUT, Scorer
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 _IR = 8
 _HUGE = np.array([3e38, -3e38], np.float32)
+_EDGES = 1 << 23  # numbers in the rows that are made to hold one of the largest magnitudes
 
 
 @dataclass
@@ -80,13 +81,13 @@ class Graph:
         self.nodes[-1].output.append(f"{output}_order")
         return output
 
-    def include(self, model: bytes, features: str) -> str:
-        """Add a whole converted model, fed with `features`, and return the name of its last output."""
+    def include(self, model: bytes, features: str, output: int = -1) -> str:
+        """Add a whole converted model, fed with `features`, and return the name of one of its outputs, the last by default."""
         graph = compose.add_prefix(onnx.load_from_string(model), f"m{len(self.nodes)}_").graph
         self.nodes.append(helper.make_node("Identity", [features], [graph.input[0].name]))
         self.nodes.extend(graph.node)
         self.constants.extend(graph.initializer)
-        return str(graph.output[-1].name)
+        return str(graph.output[output].name)
 
     def scorer(self, n_features: int, k: int, *, rows: int) -> Scorer:
         """Return the finished graph, whose last node gives `OUTPUT` (n, k); `rows` as in `Scorer`."""
@@ -140,16 +141,21 @@ def merge(members: Sequence[tuple[Scorable, float]], n_features: int, k: int) ->
 def edge_rows(scorer: Scorer, features: Floats, seed: int, limit: int = 3000) -> tuple[Floats, Ints]:
     """Return rows (m, n_features) at the edges of what a scorer distinguishes, and the row of `features` each was made from.
 
-    On a tree's threshold, one float32 below and one above it; then with the largest magnitudes, ±3e38, in one feature and in all.
+    On a tree's threshold, one float32 below and one above it; then with the largest magnitudes, ±3e38, in one feature and in all. Of
+    more than 2048 features, as many are drawn as 32 MiB of such rows have room for.
     """
     rng = np.random.default_rng(seed)
     n, p = features.shape
     where, value = thresholds(scorer.model)
     kept = np.sort(rng.permutation(len(where))[: limit // 3])
+    extreme = np.arange(p)
+    if (room := _EDGES // (2 * p)) < p:
+        extreme = np.sort(rng.permutation(p)[: max(1, room)])
     inf = np.float32(np.inf)
     with np.errstate(over="ignore"):  # beyond the greatest finite float32 lies infinity, which no feature is
-        values = np.concatenate([value[kept], np.nextafter(value[kept], inf), np.nextafter(value[kept], -inf), np.repeat(_HUGE, p)])
-    columns = np.concatenate([np.tile(where[kept], 3), np.tile(np.arange(p), len(_HUGE))])
+        beside = np.nextafter(value[kept], inf), np.nextafter(value[kept], -inf)
+    values = np.concatenate([value[kept], *beside, np.repeat(_HUGE, len(extreme))])
+    columns = np.concatenate([np.tile(where[kept], 3), np.tile(extreme, len(_HUGE))])
     base = rng.integers(0, n, len(values) + len(_HUGE))
     rows = features[base].astype(np.float32)
     rows[np.arange(len(values)), columns] = np.clip(values, np.finfo(np.float32).min, np.finfo(np.float32).max)

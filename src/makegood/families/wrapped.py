@@ -27,6 +27,9 @@ def check_estimator(estimator: BaseEstimator) -> None:
     name = type(estimator).__name__
     if isinstance(estimator, type):
         raise CaseError(Problem("wrap", estimator.__name__, "an estimator, not its class", f"write {estimator.__name__}()"))
+    if not hasattr(estimator, "__sklearn_tags__"):
+        expected = "a scikit-learn estimator, a torch.nn.Module, a compiled keras.Model, or the path of a saved one"
+        raise CaseError(Problem("wrap", name, expected, "give one of these"))
     if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
         raise CaseError(Problem("wrap", name, "a classifier with predict_proba", f"wrap CalibratedClassifierCV({name}())"))
     if not is_classifier(estimator) and not is_regressor(estimator):
@@ -60,7 +63,7 @@ class Wrapped(Converted):
         def native(rows: Floats) -> Floats:
             return np.asarray(estimator.predict_proba(rows) if classes else estimator.predict(rows))
 
-        self._accept(native, train, valid, seed, name)
+        self._accept(native, train, valid, seed, f"wrap({name})")
         return self
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from makegood.contracts import Evaluation, Finding, Slice
+from makegood.contracts import Compute, Evaluation, Finding, Slice, Usage
 from makegood.report import words
 from makegood.report.charts import Bars, Dots, Mark
 from makegood.report.drawing import figure, table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_BARS, _MOST_SLICES, _MOST_ACTIONS = 20, 24, 4
 _SPLITS = {
     "time": "Out of time: trained on earlier rows, measured on later ones, as it will be in use.",
+    "declared": "As declared: a column of the data says which rows are held out.",
     "group": "By group: no group has rows on both sides.",
     "stratified": "Stratified: rows drawn at random, with the same shares of the outcome on both sides.",
     "crossfit": "Cross-fitted: every row was measured once, by a model made without it.",
@@ -248,8 +249,9 @@ def candidates(evaluation: Evaluation) -> Markup | None:
     names = list(dict.fromkeys(k for row in rows for k in row))
     text = [i for i, k in enumerate(names) if all(isinstance(row.get(k), str | None) for row in rows)]
     cells = [[_candidate(k, row.get(k), evaluation.unit) for k in names] for row in rows]
-    head = [{"seconds": "time", "value": f"value, {evaluation.unit}"}.get(k, words.plain(k)) for k in names]
-    return table(head, cells, caption="Candidates, chosen on validation rows", words_in=text)
+    head = [f"value, {evaluation.unit}" if k == "value" else words.plain(k) for k in names]
+    net = ", where values are before computing" if evaluation.cost else ""
+    return table(head, cells, caption=f"Candidates, chosen on validation rows{net}", words_in=text)
 
 
 def _candidate(key: str, value: Any, unit: str) -> Child:
@@ -259,13 +261,39 @@ def _candidate(key: str, value: Any, unit: str) -> Child:
         return words.percent(float(value))
     if key == "value":
         return words.figure(value, words.digits(unit, value))
-    return words.duration(float(value)) if key == "seconds" else words.anything(float(value))
+    return words.anything(float(value))
+
+
+def computing(used: Compute, unit: str) -> Markup:
+    """Return what training, each candidate and one decision took, with its money where there are prices."""
+    paid = used.per_decision > 0
+    lines = [
+        _took("training, all rounds", used.training, unit, paid),
+        *(_took(f"{name}, last round", took, unit, paid) for name, took in used.candidates.items()),
+        _took("one decision", used.decision, unit, paid),
+    ]
+    head = ["", "time", "CPU", "GPU", "most memory", *(["money"] if paid else [])]
+    caption = f"Computing, measured in this run; a decision is the median of {used.rows:,}, taken one at a time"
+    note = tag(
+        "p",
+        "CPU time is of all threads, and of child processes. Memory is the most that the process held meanwhile, whatever for: one that "
+        "only decides holds less. Another run, or another machine, takes more or less: these figures have no interval. ",
+        None if paid else ["No price is declared, so nothing is taken off: ", tag("code", "compute"), " in a case declares them."],
+        class_="soft",
+    )
+    return join(table(head, lines, caption=caption), note)
+
+
+def _took(name: str, used: Usage, unit: str, paid: bool) -> list[Child]:
+    seconds = (used.wall_s, used.cpu_s, used.gpu_s)
+    cells: list[Child] = [name, *(words.duration(s) if s else words.MISSING for s in seconds), words.memory(used.peak_bytes)]
+    return [*cells, words.cost(used.money, unit)] if paid else cells
 
 
 def making(
     evaluation: Evaluation, seconds: Mapping[str, float], hashes: Mapping[str, str], versions: Mapping[str, str], case_text: str
 ) -> Section:
-    """Return how the model was made: candidates, calibrator, time, versions, hashes, and the case file verbatim."""
+    """Return how the model was made: candidates, computing, calibrator, time, versions, hashes, and the case file verbatim."""
     calibrator = evaluation.calibrator
     took = {k: words.duration(v) for k, v in seconds.items()}
     if len(took) > 1:
@@ -273,6 +301,7 @@ def making(
     lists = (("Time", took), ("Versions", versions), ("Hashes", hashes))
     body = [
         candidates(evaluation),
+        [tag("h3", "What computing took"), computing(evaluation.compute, evaluation.unit)] if evaluation.compute else None,
         tag("p", "Calibrator, chosen by cross-validated loss: ", tag("b", calibrator), ".") if calibrator else None,
         tag("div", [tag("div", tag("h3", title), facts(values)) for title, values in lists if values], class_="pair"),
         [tag("h3", "The case file"), tag("pre", tag("code", case_text))] if case_text else None,

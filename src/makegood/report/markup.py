@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape as _escape
 from typing import TypeAlias
 
-_VOID = frozenset({"br", "col", "hr", "meta", "wbr"})
+_VOID = frozenset({"br", "col", "hr", "img", "meta", "wbr"})
 # Control characters, lone surrogates (they cannot be written as UTF-8) and the overrides that would reverse the text after them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

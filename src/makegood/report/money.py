@@ -48,7 +48,26 @@ def worth(evaluation: Evaluation) -> Section:
     shown = _shown(evaluation)
     left_out = len(evaluation.baselines) - len(shown)
     charts = figure(_values(evaluation, shown)), figure(_gains(evaluation, shown))
-    return Section("worth", "What it is worth", join(lead, charts, _all(evaluation, left_out)))
+    return Section("worth", "What it is worth", join(lead, _net(evaluation), charts, _all(evaluation, left_out)))
+
+
+def _net(evaluation: Evaluation) -> Markup | None:
+    """Return what is taken off for computing, and what that is made of; None where nothing is."""
+    used, unit = evaluation.compute, evaluation.unit
+    if used is None or not used.decisions or not used.per_decision:
+        return None
+    return tag(
+        "p",
+        "What the model earns is net of ",
+        words.cost(used.per_decision, unit),
+        " per decision for computing: ",
+        words.cost(used.training.money, unit),
+        " for training, spread over ",
+        words.figure(used.decisions, 0),
+        " decisions, and ",
+        words.cost(used.decision.money, unit),
+        " for each decision. The alternatives compute nothing. Computing is measured once, so its cost has no interval.",
+    )
 
 
 def _shown(evaluation: Evaluation) -> list[str]:
@@ -171,7 +190,8 @@ def _range_table(ranges: tuple[PayoffRange, ...], unit: str, outcome: str) -> Ma
         [
             join(tag("b", _name(r, outcome)), tag("code", r.expression, class_="line")),
             words.figure(r.mean, n),
-            *(_end(r.mean, f, n) for f in (r.verdict_low, r.verdict_high, r.break_even, r.actions_low, r.actions_high)),
+            *(_end(r.mean, f, n) for f in (r.verdict_low, r.verdict_high, r.break_even)),
+            *(words.MISSING if math.isnan(f) else _end(r.mean, f, n) for f in (r.actions_low, r.actions_high)),
         ]
         for r, n in ((r, words.digits(unit, r.mean)) for r in ranges)
     ]
@@ -205,6 +225,7 @@ def curves(evaluation: Evaluation) -> Section | None:
                 "takes the rest. The value is highest, ",
                 words.money(best, evaluation.unit),
                 f", {at}.",
+                " To find those, the model computes every decision, which is paid for however few it takes." if evaluation.cost else None,
             ),
             figure(_profit(evaluation, f"Highest {at}: {top} {evaluation.unit}.")),
         ]
@@ -262,7 +283,8 @@ def promises(evaluation: Evaluation) -> Section:
         "It promised ",
         words.with_interval(evaluation.promised),
         " per decision and earned ",
-        words.with_interval(evaluation.value),
+        words.with_interval(evaluation.payoff),
+        ", both before computing" if evaluation.cost else None,
         ". The gap is ",
         words.with_interval(gap),
         f", {kept}.",

@@ -1,6 +1,7 @@
 """The page of a run: one self-contained HTML file, which a manager reads first and an engineer reads on.
 
-It needs no network and no script: styles are inside, charts are inline SVG, and a content security policy says so to the browser.
+It needs no network and no script: styles and images are inside, charts are inline SVG, and a content security policy says so to the
+browser.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from makegood.contracts import Evaluation, Finding
-from makegood.report import evidence, money, verdict
+from makegood.contracts import Evaluation, Finding, Mistakes
+from makegood.report import evidence, gallery, guarantee, money, verdict
 from makegood.report.markup import Markup, join, tag
 
 if TYPE_CHECKING:
     from makegood.trust.fairness import Group
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ReportInput:
     """What a page is made of.
 
     `case` is `Case.to_json()` and `case_text` the file as the user wrote it. `fairness` compares protected groups. `seconds` are
-    by stage, `hashes` by what was hashed. `notes` say what is simulated or injected: each stands at the top of the page.
+    by stage, `hashes` by what was hashed. `mistakes` are those on images, None where there are no images. `notes` say what is simulated
+    or injected: each stands at the top of the page.
     """
 
     case: Mapping[str, Any]
@@ -34,6 +36,7 @@ class ReportInput:
     run: str
     findings: Sequence[Finding] = ()
     split: Mapping[str, Any] = field(default_factory=dict)
+    mistakes: Mistakes | None = None
     fairness: Sequence[Group] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +90,9 @@ def _sections(report: ReportInput) -> list[money.Section | None]:
         money.payoffs(evaluation, outcome),
         money.curves(evaluation),
         money.promises(evaluation),
+        guarantee.guarantee(evaluation),
         evidence.actions(evaluation, case.get("decision", {}), outcome),
+        gallery.mistakes(report.mistakes, outcome),
         evidence.drivers(evaluation),
         evidence.groups(evaluation, report.fairness, protected),
         evidence.metrics(evaluation),

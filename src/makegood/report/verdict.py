@@ -77,6 +77,8 @@ def _how_to_read(evaluation: Evaluation) -> Markup:
     ]
     if _level(evaluation.gain) != level:
         sentences.append(f"The gain over {alternative(evaluation.gain_over)}, which decides, is given at {_level(evaluation.gain)}.")
+    if evaluation.cost:
+        sentences.append("What the model earns is net of computing.")
     if evaluation.opened > 1:
         sentences.append(f"These test rows have been opened {evaluation.opened} times, and each time asks for a wider interval.")
     marked = [g for g in evaluation.gains.values() if g.tail_limited]
@@ -106,6 +108,8 @@ def estimates(evaluation: Evaluation) -> Iterable[Estimate]:
         yield from group.values()
     for part in evaluation.slices:
         yield from (part.value, part.gap)
+    if evaluation.guarantee:
+        yield from (evaluation.guarantee.amount, evaluation.guarantee.broken)
 
 
 def alerts(evaluation: Evaluation, findings: Sequence[Finding], notes: Sequence[str]) -> Markup | None:

@@ -36,6 +36,8 @@ METRICS = {
     "pinball": Metric("Pinball loss", "lower", "mean quantile loss over the levels, in units of the outcome"),
     "smape": Metric("sMAPE", "lower", "symmetric mean absolute percentage error, from 0 to 200"),
     "coverage": Metric("Coverage of the {}% range", "closer to {}%", "share of outcomes inside the range that should hold {}% of them"),
+    "set_coverage": Metric("Coverage of the sets", "", "share of outcomes that are in their prediction set"),
+    "set_size": Metric("Size of the sets", "lower", "outcomes in a prediction set, on average"),
     "recall_at": Metric("Recall at {}", "higher", "share of the wanted items among the first {} shown"),
     "ndcg_at": Metric("NDCG at {}", "higher", "wanted items among the first {}, discounted by their position; 1 is the best order"),
 }
@@ -127,6 +129,28 @@ def money(value: float, unit: str) -> Markup:
     return figure(value, digits(unit, value), unit)
 
 
+def cost(value: float, unit: str) -> Markup:
+    """Return an amount that may be far below the unit's smallest coin.
+
+    >>> cost(0.00315, "EUR"), cost(3e-8, "EUR")
+    ('<data value="0.00315">0.00315\\xa0EUR</data>', '<data value="3e-08">&lt;0.000001\\xa0EUR</data>')
+    """
+    if 0 < value < 1e-6:
+        return tag("data", f"<0.000001{NBSP}{unit}", value=repr(value))
+    return money(value, unit)
+
+
+def memory(held: int | None) -> str:
+    """Return an amount of memory given in bytes.
+
+    >>> memory(325_287_936), memory(12_500_000_000), memory(None)
+    ('325 MB', '12.5 GB', '–')
+    """
+    if held is None:
+        return MISSING
+    return f"{held / 1e9:.1f} GB" if held >= 1e9 else f"{held / 1e6:.0f} MB"
+
+
 def whole(count: int) -> Markup:
     """Return a count."""
     return figure(count, 0)
@@ -159,9 +183,11 @@ def factor(value: float) -> str:
 def duration(seconds: float) -> str:
     """Return a duration.
 
-    >>> duration(0.0421), duration(12.34), duration(75), duration(7260)
-    ('42 ms', '12.3 s', '1 min 15 s', '2 h 1 min')
+    >>> duration(0.00134), duration(0.0421), duration(12.34), duration(75), duration(7260)
+    ('1.3 ms', '42 ms', '12.3 s', '1 min 15 s', '2 h 1 min')
     """
+    if seconds < 0.00995:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:

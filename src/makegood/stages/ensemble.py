@@ -3,12 +3,12 @@
 Money is what counts, and it is noisy: on a few hundred rows with heavy tails, the candidate with the highest value is often the
 luckiest. So the weights come from a proper score (greedy selection, Caruana et al. 2004), and money has a veto: among the
 ensemble and the single candidates, those whose value is within `CLEAR` standard errors of the highest, paired by row, count as
-equal, and of these the least loss wins.
+equal, and of these the least loss wins. What is dear to train and to run, a network, must lower the loss as clearly first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ ROUNDS = 20
 CLEAR = 2.0
 """Standard errors of the paired difference beyond which one value is higher than another."""
 
-ENSEMBLE = "ensemble"
+ENSEMBLE, WITH_NETWORKS = "ensemble", "ensemble with networks"
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,25 @@ class Contender:
 
 
 def contenders(
-    held: Mapping[str, Predictive], outcome: NDArray[Any], folds: Ints, payoffs: Callable[[Predictive], Floats], seed: int
+    held: Mapping[str, Predictive],
+    outcome: NDArray[Any],
+    folds: Ints,
+    payoffs: Callable[[Predictive], Floats],
+    *,
+    dear: Collection[str] = (),
+    seed: int,
 ) -> dict[str, Contender]:
-    """Return each candidate alone and, where greedy selection mixes several, the ensemble: calibrated and judged by fold.
+    """Return each candidate alone and, where greedy selection mixes several, the ensembles: calibrated and judged by fold.
 
-    `held` are out-of-fold predictions of the same rows, `folds` (n,) what held each row out.
+    `held` are out-of-fold predictions of the same rows, `folds` (n,) what held each row out. There is an ensemble without the
+    `dear` candidates, and one with them where they are selected.
     """
     mixes = {name: {name: 1.0} for name in held}
-    weights = greedy(held, outcome)
-    if len(weights) > 1:
-        mixes[ENSEMBLE] = weights
+    plain = {name: predictive for name, predictive in held.items() if name not in dear}
+    for title, parts in ((ENSEMBLE, plain), (WITH_NETWORKS, held)):
+        weights = greedy(parts, outcome) if parts else {}
+        if len(weights) > 1 and weights not in mixes.values():
+            mixes[title] = weights
     judged = {}
     for name, mix in mixes.items():
         raw = blend([held[part] for part in mix], list(mix.values()))
@@ -84,8 +93,24 @@ def greedy(held: Mapping[str, Predictive], outcome: NDArray[Any], rounds: int = 
     return {name: count / total for name, count in best_counts.items() if count}
 
 
-def choose(judged: Mapping[str, Contender], clusters: Ints | None = None) -> str:
-    """Return the name of the contender to deploy: the least loss among those whose value is not clearly below the highest."""
+def choose(judged: Mapping[str, Contender], clusters: Ints | None = None, *, dear: Collection[str] = ()) -> str:
+    """Return the name of the contender to deploy: the least loss among those whose value is not clearly below the highest.
+
+    Those with `dear` candidates in them compete only where their loss is clearly below that of the best without.
+    """
+    plain = {name: contender for name, contender in judged.items() if not contender.weights.keys() & set(dear)}
+    if not plain:
+        return _best(judged, clusters)
+    best = _best(plain, clusters)
+    helps = {
+        name: contender
+        for name, contender in judged.items()
+        if name not in plain and clearly_positive(plain[best].losses - contender.losses, clusters)
+    }
+    return _best({best: plain[best], **helps}, clusters)
+
+
+def _best(judged: Mapping[str, Contender], clusters: Ints | None) -> str:
     top = max(judged.values(), key=lambda contender: float(contender.payoffs.mean()))
     equal = [name for name, contender in judged.items() if not clearly_positive(top.payoffs - contender.payoffs, clusters)]
     return min(equal, key=lambda name: float(judged[name].losses.mean()))

@@ -12,7 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from makegood.contracts import Bools, Columns, Estimate, Evaluation, Floats, Ints, PayoffRange, Predictive, Probabilities, Slice
+from makegood.contracts import (
+    Bools,
+    Columns,
+    Compute,
+    Estimate,
+    Evaluation,
+    Floats,
+    Guarantee,
+    Ints,
+    PayoffRange,
+    Predictive,
+    Probabilities,
+    Slice,
+)
 from makegood.economics import policy as policies
 from makegood.economics import robust, value
 from makegood.economics.payoff import Payoffs
@@ -34,7 +47,8 @@ FAR = 10.0
 class Record:
     """What an evaluation cannot see in the held-out rows: how the model came about, and how often these rows were opened.
 
-    `unknown` counts the rows that were left out since their outcome is not known.
+    `unknown` counts the rows that were left out since their outcome is not known. `coverage` is that of the prediction sets, None
+    without sets.
     """
 
     n: Mapping[str, int]
@@ -45,16 +59,25 @@ class Record:
     opened: int = 1
     unknown: int = 0
     seed: int = 0
+    compute: Compute | None = None
+    coverage: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """What computing costs a decision; 0 where it has no price."""
+        return self.compute.per_decision if self.compute else 0.0
 
 
 def evaluate(held: HeldOut, payoffs: Payoffs, record: Record) -> Evaluation:
     """Return what the held-out decisions are worth, in the payoffs' unit, and the verdict on them.
 
-    Intervals are at 95%, those of the gains at the level of the verdict (MATHEMATICS §2): 1 − 0.05/k at the k-th opening.
+    Intervals are at 95%, those of the gains at the level of the verdict (MATHEMATICS §2): 1 − 0.05/k at the k-th opening. What is
+    said of the model's value is net of computing, the same for every decision; promises and what they are compared with are not.
     """
     money = _Money(payoffs.unit, held.clusters, record.seed)
     taken = {name: _taken(weights, held.realised) for name, weights in held.baselines.items()}
-    gain = value.gain(held.payoff, taken, payoffs.unit, clusters=held.clusters, opened=record.opened, seed=record.seed)
+    gain = value.gain(held.payoff, taken, payoffs.unit, clusters=held.clusters, opened=record.opened, seed=record.seed, cost=record.cost)
+    curve = value.profit_curve(_margin(held, held.baselines[gain.over]), held.payoff, taken[gain.over])
     ranges = robust.payoff_ranges(
         policies.cells(payoffs, held.predictive, held.outcome, held.columns),
         chosen=held.choices.option,
@@ -70,7 +93,7 @@ def evaluate(held: HeldOut, payoffs: Payoffs, record: Record) -> Evaluation:
     return Evaluation(
         unit=payoffs.unit,
         n=dict(record.n),
-        value=money.mean(held.payoff),
+        value=money.mean(held.payoff - record.cost),
         baselines={name: money.mean(x) for name, x in taken.items()},
         gains=dict(gain.estimates),
         gain=gain.estimate,
@@ -79,8 +102,9 @@ def evaluate(held: HeldOut, payoffs: Payoffs, record: Record) -> Evaluation:
         promised=money.mean(held.choices.promise),
         gap=money.mean(held.choices.promise - held.payoff),
         metrics=_metrics(reported, held, positive),
+        guarantee=_guarantee(held, record, money),
         shares=_shares(_actions(held, payoffs)),
-        curve=value.profit_curve(_margin(held, held.baselines[gain.over]), held.payoff, taken[gain.over]),
+        curve=tuple((share, worth - record.cost) for share, worth in curve),  # to rank the rows, all of them are computed
         decision_curve=_decision_curve(held, positive),
         calibration=metrics.calibration(reported, held.outcome, positive),
         promise_curve=metrics.curve(held.choices.promise, held.payoff),
@@ -89,11 +113,12 @@ def evaluate(held: HeldOut, payoffs: Payoffs, record: Record) -> Evaluation:
         drivers=record.drivers,
         confusion=_confusion(held, payoffs),
         verdict=verdict,
-        why=" ".join([why, *_mends(verdict, gain, ranges, len(held)), *_scope(payoffs, record.unknown)]),
+        why=" ".join([why, *_spread(gain, record.compute), *_mends(verdict, gain, ranges, len(held)), *_scope(payoffs, record.unknown)]),
         opened=record.opened,
         level=gain.level,
         candidates=record.candidates,
         calibrator=record.calibrator,
+        compute=record.compute,
     )
 
 
@@ -113,8 +138,8 @@ def positive_class(payoffs: Payoffs, columns: Columns) -> int:
     return int(np.flatnonzero(stake >= stake.max() * (1.0 - 1e-12))[-1])
 
 
-def treatment(held: HeldOut, payoffs: Payoffs) -> fairness.Treatment:
-    """Return the held-out decisions as `fairness.compare` takes them.
+def treatment(held: HeldOut, payoffs: Payoffs, cost: float = 0.0) -> fairness.Treatment:
+    """Return the held-out decisions as `fairness.compare` takes them, their payoffs net of what computing costs each.
 
     The selected action is, for two classes, the one that pays positives most; otherwise the one that was declared first.
     """
@@ -125,7 +150,7 @@ def treatment(held: HeldOut, payoffs: Payoffs) -> fairness.Treatment:
         rows = np.flatnonzero(held.outcome == positive)
         best = int(held.realised[rows].mean(axis=0).argmax()) if len(rows) else 0
         hit, selected = held.outcome == positive, names.index(payoffs.options[best].action)
-    return fairness.Treatment(payoffs.unit, names, codes, held.payoff, selected, hit, held.clusters)
+    return fairness.Treatment(payoffs.unit, names, codes, held.payoff - cost, selected, hit, held.clusters)
 
 
 # ---------------------------------------------------------------------------------------------------------------- figures
@@ -149,11 +174,22 @@ class _Money:
 
 def _metrics(predictive: Predictive, held: HeldOut, positive: int) -> dict[str, Estimate]:
     found = {}
-    for name, terms in metrics.terms(predictive, held.outcome, positive).items():
+    in_sets = {} if held.sets is None else metrics.set_terms(held.sets, held.outcome)
+    for name, terms in (metrics.terms(predictive, held.outcome, positive) | in_sets).items():
         counted = ~np.isnan(terms)
         clusters = None if held.clusters is None else held.clusters[counted]
         found[name] = value.bounded(terms[counted], bounds=metrics.bounds(name), clusters=clusters)
     return found
+
+
+def _guarantee(held: HeldOut, record: Record, money: _Money) -> Guarantee | None:
+    """Return what was guaranteed of the decisions, and how often they paid less; None without prediction sets."""
+    least = held.choices.guaranteed
+    if least is None or record.coverage is None:
+        return None
+    less = (held.payoff < least).astype(np.float64)
+    broken = value.bounded(less, bounds=(0.0, 1.0), clusters=held.clusters)
+    return Guarantee(record.coverage, held.scores is None, money.mean(least), broken)
 
 
 def _taken(weights: Floats, realised: Floats) -> Floats:
@@ -208,13 +244,11 @@ def _confusion(held: HeldOut, payoffs: Payoffs) -> dict[str, dict[str, int]]:
 
 def _slices(held: HeldOut, payoffs: Payoffs, record: Record, money: _Money) -> tuple[Slice, ...]:
     """Return all levels of the protected columns, then the best and the worst level of those others that differ most."""
-    actions, gap = _actions(held, payoffs), held.choices.promise - held.payoff
+    actions, gap, net = _actions(held, payoffs), held.choices.promise - held.payoff, held.payoff - record.cost
 
     def cut(column: str, level: str, rows: Bools) -> Slice:
         protected = column in record.protected
-        return Slice(
-            column, level, int(rows.sum()), money.mean(held.payoff, rows), money.mean(gap, rows), _shares(actions, rows), protected
-        )
+        return Slice(column, level, int(rows.sum()), money.mean(net, rows), money.mean(gap, rows), _shares(actions, rows), protected)
 
     levels = {column: fairness.levels(held.columns[column]) for column in held.columns}
     found: list[Slice] = []
@@ -251,6 +285,14 @@ def _extremes(code: Ints, payoff: Floats) -> _Extremes:
 
 
 # ------------------------------------------------------------------------------------------------------------------ words
+
+
+def _spread(gain: value.Gain, compute: Compute | None) -> list[str]:
+    """Return over how many decisions a training would have to be spread for the gain to be shown, where that would do."""
+    left = gain.estimate.low + gain.cost - compute.decision.money if compute else 0.0
+    if compute is None or gain.estimate.low > 0 or not left > 0 or not compute.training.money:
+        return []
+    return [f"It would be shown if one training served {_rounded(compute.training.money / left)} decisions."]
 
 
 def _mends(verdict: str, gain: value.Gain, ranges: Sequence[PayoffRange], n: int) -> list[str]:

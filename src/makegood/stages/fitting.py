@@ -7,12 +7,14 @@ spent or Ctrl-C comes, the folds that are finished stand.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from makegood.contracts import Budget, Dataset, Family, Fold, Ints, Predictive
+from makegood.contracts import Budget, Dataset, Family, Fold, Ints, Predictive, Usage
+from makegood.stages.meter import Meter
 from makegood.stages.predictives import concatenate, take
 
 Make = Callable[[], Family]
@@ -23,26 +25,38 @@ FIRST = 0.75
 """Share of the budget that the first of several folds may use: one good model is worth more than two hurried ones."""
 
 
+@runtime_checkable
+class Patient(Protocol):
+    """A family that may use all the time that it is given: it gets the same on every fold, or the first would leave none."""
+
+    patient: Literal[True]
+
+
 @dataclass(frozen=True)
 class Fitted:
-    """What the finished folds gave: for each candidate its models, one a fold, and their predictions of the rows held out.
+    """What the finished folds gave: for each candidate its models, one a fold, their predictions of the rows held out, and what both took.
 
     `rows` (n,) are the held-out rows, ascending; `folds` (n,) tells the fold of each.
     """
 
     models: Mapping[str, tuple[Family, ...]]
     held: Mapping[str, Predictive]
-    seconds: Mapping[str, float]
+    used: Mapping[str, Usage]
     rows: Ints
     folds: Ints
     interrupted: bool
+
+    @property
+    def dear(self) -> tuple[str, ...]:
+        """The candidates that take all the time they may."""
+        return tuple(name for name, models in self.models.items() if isinstance(models[0], Patient))
 
 
 @dataclass(frozen=True)
 class _Fit:
     model: Family
     held: Predictive
-    seconds: float
+    used: Usage
 
 
 def fit_folds(data: Dataset, makes: Mapping[str, Make], folds: Sequence[Fold], *, budget: Budget, seed: int, progress: Progress) -> Fitted:
@@ -62,8 +76,14 @@ def fit_folds(data: Dataset, makes: Mapping[str, Make], folds: Sequence[Fold], *
         def report(share: float, name: str, i: int = i) -> None:
             progress((i + share) / len(folds), f"{name}, fold {i + 1} of {len(folds)}")
 
-        portion = budget if finished or len(folds) == 1 else Budget(budget.left(began) * FIRST, began)
-        fits, interrupted = _fit_fold(data, makes, fold, portion, seed + i, report)
+        left = budget.left(began)
+        most = left if finished or len(folds) == 1 else left * FIRST
+        portions = Budget(most, began), Budget(left / (len(folds) - i), began)
+        fits: dict[str, _Fit] = {}
+        try:
+            fits.update(_fit_fold(data, makes, fold, portions, seed + i, report))  # what came before an interrupt stays
+        except KeyboardInterrupt:
+            interrupted = True
         if not interrupted or not finished:
             finished.append(fits)
         if interrupted:
@@ -75,23 +95,33 @@ def fit_folds(data: Dataset, makes: Mapping[str, Make], folds: Sequence[Fold], *
 
 
 def _fit_fold(
-    data: Dataset, makes: Mapping[str, Make], fold: Fold, budget: Budget, seed: int, report: Progress
-) -> tuple[dict[str, _Fit], bool]:
-    """Return what was fitted on one fold, and whether Ctrl-C came: each candidate may use its equal share of what is left."""
+    data: Dataset, makes: Mapping[str, Make], fold: Fold, budgets: tuple[Budget, Budget], seed: int, report: Progress
+) -> Iterator[tuple[str, _Fit]]:
+    """Yield each candidate fitted on one fold: it may use its equal share of what is left.
+
+    It is what is left of the first budget, or, for a `Patient` one, of the second. Raises `KeyboardInterrupt` when Ctrl-C came, after
+    the candidate that it cut short if that can predict.
+    """
     train, held = data.take(fold.train), data.take(fold.test)
-    fits: dict[str, _Fit] = {}
     for j, (name, make) in enumerate(makes.items()):
         report(j / len(makes), name)
-        now, model, interrupted = time.perf_counter(), make(), False
-        try:
-            model.fit(train, held, budget=Budget(budget.left(now) / (len(makes) - j), now), seed=seed)
-        except KeyboardInterrupt:
-            interrupted = True
-        if not interrupted or _is_fitted(model):
-            fits[name] = _Fit(model, model.predict(held.without_outcome()), time.perf_counter() - now)
+        now, model, predicted, interrupted = time.perf_counter(), make(), None, False
+        seconds = budgets[isinstance(model, Patient)].left(now) / (len(makes) - j)
+
+        def tell(words: str, j: int = j, name: str = name) -> None:
+            report(j / len(makes), f"{name}: {words}")
+
+        with Meter() as meter:
+            try:
+                model.fit(train, held, budget=Budget(seconds, now, tell), seed=seed)
+            except KeyboardInterrupt:
+                interrupted = True
+            if not interrupted or _is_fitted(model):
+                predicted = model.predict(held.without_outcome())
+        if predicted is not None:
+            yield name, _Fit(model, predicted, meter.used)
         if interrupted:
-            return fits, True
-    return fits, False
+            raise KeyboardInterrupt
 
 
 def _is_fitted(model: Family) -> bool:
@@ -106,7 +136,7 @@ def _gathered(finished: Sequence[Mapping[str, _Fit]], tests: Sequence[Ints], int
     return Fitted(
         {name: tuple(fits[name].model for fits in finished) for name in names},
         {name: take(concatenate([fits[name].held for fits in finished]), order) for name in names},
-        {name: sum(fits[name].seconds for fits in finished) for name in names},
+        {name: sum((fits[name].used for fits in finished), Usage()) for name in names},
         rows[order],
         np.repeat(np.arange(len(tests)), [len(test) for test in tests])[order],
         interrupted,

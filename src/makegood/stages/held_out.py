@@ -6,17 +6,18 @@ An outer fold gives a `HeldOut` of its test rows, by the policy that was fitted 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Choices, Columns, Floats, Ints, Predictive
+from makegood.contracts import Bools, Choices, Columns, Floats, Ints, Predictive, Probabilities
 from makegood.economics import policy as policies
 from makegood.economics.limits import kept, on_rows
 from makegood.economics.policy import Policy
+from makegood.economics.sets import Sets
 from makegood.stages import predictives
 
 
@@ -38,22 +39,24 @@ class Rows:
 class HeldOut:
     """What was decided on n rows that the model had not seen, and what turned out.
 
-    `scores` (n, n_options) is what the policy maximised: expected payoffs less the prices of limits. `realised` (n, n_options) is
-    what each option paid. `baselines` tells how often each baseline takes each option (n, n_options). `ceiling` (n,) is paid to
-    who knows the outcome, under the same limits. `reported` is what users see of the predictive, where that is another one
-    (conformal intervals). The rest is as in `Rows`.
+    `scores` (n, n_options) is what the policy maximised: expected payoffs less the prices of limits; None where it is averse.
+    `realised` (n, n_options) is what each option paid. `baselines` tells how often each baseline takes each option (n, n_options).
+    `ceiling` (n,) is paid to who knows the outcome, under the same limits. `reported` is what users see of the predictive, where that
+    is another one (conformal intervals). `sets` (n, n_classes) tells the classes in each row's prediction set, where there are sets.
+    The rest is as in `Rows`.
     """
 
     predictive: Predictive
     columns: Columns
     outcome: NDArray[Any]
     choices: Choices
-    scores: Floats
+    scores: Floats | None
     realised: Floats
     baselines: Mapping[str, Floats]
     ceiling: Floats
     reported: Predictive | None = None
     clusters: Ints | None = None
+    sets: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -79,18 +82,33 @@ class HeldOut:
                 np.concatenate([c.expected for c in choices]),
                 np.concatenate([c.promise for c in choices]),
                 np.concatenate([c.propensity for c in choices]),
+                _end_to_end([c.guaranteed for c in choices]),
             ),
-            scores=np.concatenate([part.scores for part in parts]),
+            scores=_end_to_end([part.scores for part in parts]),
             realised=np.concatenate([part.realised for part in parts]),
             baselines={name: np.concatenate([part.baselines[name] for part in parts]) for name in first.baselines},
             ceiling=np.concatenate([part.ceiling for part in parts]),
             reported=predictives.concatenate([part.reported for part in parts if part.reported]) if first.reported else None,
-            clusters=np.concatenate([part.clusters for part in parts if part.clusters is not None]) if first.clusters is not None else None,
+            clusters=_end_to_end([part.clusters for part in parts]),
+            sets=_end_to_end([part.sets for part in parts]),
         )
 
 
-def hold_out(policy: Policy, predictive: Predictive, rows: Rows, reference: Floats, reported: Predictive | None = None) -> HeldOut:
-    """Return what the policy does with rows that neither it nor the model behind `predictive` was fitted on.
+def _end_to_end(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Return the parts as one array; None where there are none."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
+
+
+def hold_out(
+    policy: Policy,
+    predictive: Predictive,
+    rows: Rows,
+    reference: Floats,
+    reported: Predictive | None = None,
+    sets: Sets | None = None,
+) -> HeldOut:
+    """Return what the policy does with rows that neither it, the model behind `predictive` nor the `sets` were fitted on.
 
     `reference` (n_options,) is each option's mean payoff on the rows that the policy was fitted on: what baselines may know. Rows
     are decided one by one, as served; where the prices let more through than a limit allows on these rows, they are decided
@@ -99,18 +117,24 @@ def hold_out(policy: Policy, predictive: Predictive, rows: Rows, reference: Floa
     payoffs, columns, n = policy.payoffs, rows.columns, len(predictive)
     expected = policies.expected(payoffs, predictive, columns)
     realised = policies.realised(payoffs, predictive, rows.outcome, columns)
-    choices = policy.decide(expected, columns)
+    held, least = None, None
+    if sets is not None and isinstance(predictive, Probabilities):
+        held = sets.apply(predictive.p)
+        least = policies.guaranteed(payoffs, predictive, columns, held)
+    choices = policy.decide(expected, columns, least)
     if not kept(choices.option, on_rows(policy.limits, payoffs, columns, expected)):
-        choices = policy.decide_all(expected, columns)
+        choices = policy.decide_all(expected, columns, least)
+    knowing = replace(policy, averse=False)  # who knows the outcome has nothing to be averse to
     return HeldOut(
         predictive=predictive,
         columns=columns,
         outcome=rows.outcome,
         choices=choices,
-        scores=policy.net(expected, columns),
+        scores=None if policy.averse else policy.net(expected, columns),
         realised=realised,
         baselines=policies.baseline_weights(policy, n, columns, reference, rows.today),
-        ceiling=realised[np.arange(n), policy.decide_all(realised, columns).option],
+        ceiling=realised[np.arange(n), knowing.decide_all(realised, columns).option],
         reported=reported,
         clusters=rows.clusters,
+        sets=held,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,16 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from makegood import families
-from makegood.contracts import Budget, Columns, Dataset, Floats, Ints, Predictive, Quantiles
+from makegood.contracts import Budget, Columns, Dataset, Floats, Ints, Predictive, Probabilities, Quantiles, Usage
 from makegood.data import prepare as preparation
 from makegood.data import splits
 from makegood.data.transform import Transform
 from makegood.economics import policy as policies
 from makegood.economics.calibrate import fit_promise
 from makegood.economics.policy import Policy
+from makegood.economics.sets import Sets, fit_sets
+from makegood.errors import CaseError, Problem
 from makegood.model import Model, Raw
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
+from makegood.stages.meter import Meter
 from makegood.stages.prepare import Prepared, declared_limits
 from makegood.stages.train import Money, Resampling, Trained, share, train
 
@@ -41,10 +44,11 @@ class Learnt:
     reference: Floats  # each option's mean payoff on the rows learnt from: what baselines may know
     data: Dataset
     money: Money
+    sets: Sets | None = None
 
 
 def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidate], budget: Budget, progress: Progress) -> Learnt:
-    """Return what is learnt from the given rows: features, model, prices of limits, and the map to promises."""
+    """Return what is learnt from the given rows: features, model, prediction sets, prices of limits, and the map to promises."""
     case, task, payoffs = prepared.case, prepared.outcome.task, prepared.policy.payoffs
     table = prepared.table.take(pa.array(rows))
     transform = prepared.transform(rows)
@@ -69,26 +73,32 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     trained = train(data, makes, folds, money, budget=budget, seed=case.train.seed, progress=lambda done, what: progress(what, done))
     at, seen = trained.oof_rows, _take(priced, trained.oof_rows)
     worth = expected(trained.oof, at)
-    policy = Policy.fit(payoffs, declared_limits(case), worth, seen)
-    chosen, paid = policy.decide(worth, seen), realised(trained.oof, at)
+    policy = Policy.fit(payoffs, declared_limits(case), worth, seen, averse=prepared.policy.averse)
+    sets, least = None, None
+    if case.coverage is not None and isinstance(trained.oof, Probabilities):
+        units = None if folds.clusters is None else folds.clusters[at]
+        sets = fit_sets(trained.oof.p, target[at], case.coverage, clusters=units)
+        least = policies.guaranteed(payoffs, trained.oof, seen, sets.apply(trained.oof.p))
+    chosen, paid = policy.decide(worth, seen, least), realised(trained.oof, at)
     policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
-    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money)
+    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money, sets)
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows."""
+    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows; `used` is what all of it took."""
 
     held: HeldOut
     learnt: Learnt
     model: Model
     golden: Raw
-    seconds: float
+    used: Usage
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the run's folder."""
         trained = self.learnt.trained
-        return {"candidates": [t.to_json() for t in trained.trials], "interrupted": trained.interrupted, "seconds": self.seconds}
+        candidates = [{**t.to_json(), "used": asdict(t.used)} for t in trained.trials]
+        return {"candidates": candidates, "interrupted": trained.interrupted, "used": asdict(self.used)}
 
 
 def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress: Progress) -> Trials:
@@ -96,8 +106,20 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
 
     Ctrl-C ends the training: what is finished stands, and the last round's model is the one to deploy.
     """
+    with Meter() as meter:
+        held, learnt = _rounds(prepared, extra, progress)
+        model = _model(prepared, learnt)
+    golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
+    return Trials(held, learnt, model, golden, meter.used)
+
+
+def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: Progress) -> tuple[HeldOut, Learnt]:
+    """Return the decisions that the outer folds hold out, and what was learnt last."""
     case = prepared.case
-    candidates = (*families.find(case.train.chosen), *extra)
+    candidates = (*families.find(_families(prepared)), *extra)
+    names = [c.name for c in candidates]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise CaseError(*(Problem("candidates", name, "a name of its own for each candidate", "give mg.wrap(…, name=…)") for name in twice))
     budget = Budget(case.train.budget, time.perf_counter())
     folds, held = prepared.splits.folds, list[HeldOut]()
     rounds = len(folds) + 1
@@ -116,8 +138,27 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
             raise
         learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
     assert learnt is not None, "a split has at least one fold"
-    golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
-    return Trials(HeldOut.pool(held), learnt, _model(prepared, learnt), golden, time.perf_counter() - budget.start)
+    return HeldOut.pool(held), learnt
+
+
+def _families(prepared: Prepared) -> tuple[str, ...]:
+    """Return the families to train, in order: those that the case names, and the networks that join `auto` where there is time.
+
+    A fit's time is what the budget gives each of all the fits to come. On images with a network, `auto` has no trees.
+    """
+    case, fields = prepared.case, prepared.profile.fields
+    chosen = case.train.chosen
+    if "auto" not in case.train.families:
+        return chosen
+    seconds = case.train.budget / (len(prepared.splits.folds) + 1) / (1 if case.data.time else splits.INNER)
+    joined: tuple[str, ...] = ()
+    if not any(f.kind == "image" for f in fields):
+        joined = families.joining(seconds, len(prepared.known), len(fields))
+    elif shape := prepared.transform(prepared.splits.folds[0].train).shape:
+        joined = families.joining_images(seconds, len(prepared.known), shape)
+        if joined:
+            chosen = tuple(name for name in chosen if name != "lightgbm" or name in case.train.families)
+    return (*chosen, *(name for name in joined if name not in chosen))
 
 
 def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> None:
@@ -139,7 +180,7 @@ def held_out(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
         today=prepared.today(rows),
         clusters=None if clusters is None else clusters[rows],
     )
-    return hold_out(learnt.policy, predictive, held, learnt.reference, reported)
+    return hold_out(learnt.policy, predictive, held, learnt.reference, reported, learnt.sets)
 
 
 def _sliceable(prepared: Prepared) -> tuple[str, ...]:
@@ -161,6 +202,7 @@ def _model(prepared: Prepared, learnt: Learnt) -> Model:
         background={name: background[name] for name in learnt.transform.inputs},
         calibrator=learnt.trained.calibrator,
         conformal=learnt.trained.conformal,
+        sets=learnt.sets,
     )
 
 

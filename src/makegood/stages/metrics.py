@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Effects, Floats, Ints, Predictive, Probabilities, Quantiles, Ranking, Text
+from makegood.contracts import Bools, Effects, Floats, Ints, Predictive, Probabilities, Quantiles, Ranking, Text
 
 BINS = 10
 """Bins of equal mass in the calibration error and in the curves."""
@@ -184,6 +184,16 @@ def _(predictive: Text, outcome: NDArray[Any], positive: int = -1) -> Terms:
     )
 
 
+def set_terms(sets: Bools, outcome: Ints) -> Terms:
+    """Return whether each row's prediction set (n, n_classes) holds its class (n,), and how many classes it has, by metric.
+
+    >>> {name: x.tolist() for name, x in set_terms(np.array([[True, False], [True, True]]), np.array([1, 1])).items()}
+    {'set_coverage': [0.0, 1.0], 'set_size': [1.0, 2.0]}
+    """
+    inside = sets[np.arange(len(sets)), outcome.astype(np.int64)]
+    return {"set_coverage": inside.astype(np.float64), "set_size": sets.sum(axis=1).astype(np.float64)}
+
+
 @singledispatch
 def claims(predictive: Predictive, outcome: NDArray[Any], positive: int = -1) -> tuple[Floats, Floats]:
     """Return what was claimed and what came, both (m,): probabilities and hits, or expected and true outcomes.
@@ -256,6 +266,8 @@ def bounds(name: str) -> tuple[float, float]:
         return -1.0, 1.0
     if name == "smape":
         return 0.0, 200.0
+    if name == "set_size":
+        return 1.0, np.inf
     return 0.0, np.inf if name in ("rmse", "mae", "pinball", "log_loss", "brier") else 1.0
 
 

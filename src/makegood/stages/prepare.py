@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from makegood.case import Case
 from makegood.contracts import Finding, Ints, Splits
-from makegood.data import identity, images, leaks, outcome, profile, sources, splits
+from makegood.data import galleries, identity, images, leaks, outcome, profile, sources, splits
 from makegood.data import prepare as preparation
 from makegood.data.transform import Transform
 from makegood.economics import policy as policies
@@ -81,29 +82,50 @@ class Prepared:
         }
 
 
-def prepare_rows(case: Case, data: Any = None) -> Prepared:
-    """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`."""
+def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Prepared:
+    """Return the case's rows, read, profiled, searched for leaks and split; raises `CaseError` or `DataError`.
+
+    `data` is a table, or a file's path, in place of `data.source`; what is fetched from an address is kept in `cache`.
+    """
     if data is None and not case.data.source:
         raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
-    source = sources.read(case.data.source if data is None else data, folder=case.folder, path=case.data.path)
+    source, replaced = _read(case, data, cache)
     table, treated = images.decoded(source.table, case.data.image.size, case.data.image.channels)
-    table, repeated = identity.deduplicate(table)
+    table, repeated = identity.deduplicate(galleries.named(table, case.data.outcome), apart=case.data.holdout)
     source = replace(source, table=table)
     columns = profile.profile(table, case.data)
     target = outcome.type_outcome(table, case)
+    if case.coverage is not None and target.task.kind != "classes":
+        where = "serve.coverage" if case.decision.averse is None else "decision.averse"
+        mend = "remove it: a decision on a number comes with quantiles"
+        raise CaseError(Problem(where, "an outcome that is a number", "an outcome of classes, which prediction sets are made of", mend))
     payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
-    policy = Policy.fit(payoffs, declared_limits(case), np.zeros((0, len(payoffs.options))), {})
+    averse = case.decision.averse is not None
+    policy = Policy.fit(payoffs, declared_limits(case), np.zeros((0, len(payoffs.options))), {}, averse=averse)
     if case.data.outcome in policy.names:
         mend = "payoffs call what turns out `outcome`, whatever its column"
         raise CaseError(Problem("decision", case.data.outcome, "the word outcome", mend))
     policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
     found = leaks.find(table, columns, target, case.data)
     excluded, roles = preparation.unused(columns, found, case.data)
-    findings = (*found, *_reserved(table, case), *roles, *target.findings, *source.findings, *treated, *repeated, *columns.findings)
+    as_read = (*replaced, *source.findings, *treated, *repeated)
+    findings = (*found, *_reserved(table, case), *roles, *target.findings, *as_read, *columns.findings)
     parts = splits.make(target, case, table, seed=case.train.seed)
     prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
     _check_money(prepared)
     return prepared
+
+
+def _read(case: Case, data: Any, cache: Path | None) -> tuple[sources.Source, tuple[Finding, ...]]:
+    """Return the rows, and a finding where a file is read in place of the case's own."""
+    path = case.data.path
+    if data is None:
+        return sources.read(case.data.source, folder=case.folder, path=path, sha256=case.data.sha256, cache=cache), ()
+    if not isinstance(data, str | Path):
+        return sources.read(data, folder=case.folder, path=path), ()
+    source = sources.read(data, path=path)  # from where the user stands, not from where the case lies
+    detail = f"The rows were read from {source.name!r}, in place of the case's own source."
+    return source, (Finding("source", "", source.in_file, detail, "kept"),)
 
 
 def declared_limits(case: Case) -> dict[str, dict[str, Any]]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from makegood.contracts import Budget, Dataset, Family, Floats, Fold, Ints, Predictive, Quantiles
+from makegood.contracts import Budget, Dataset, Family, Floats, Fold, Ints, Predictive, Quantiles, Usage
 from makegood.economics.calibrate import Calibrator
 from makegood.economics.conformal import Conformal, fit_conformal
-from makegood.stages.ensemble import ENSEMBLE, Contender, choose, contenders
+from makegood.stages.ensemble import Contender, choose, contenders
 from makegood.stages.fitting import Fitted, Make, Progress, fit_folds
 from makegood.stages.predictives import LOSS, blend, calibrated
 
@@ -76,18 +76,18 @@ class Member:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a candidate, or the ensemble, was worth on rows that it had not seen."""
+    """What a candidate, or the ensemble, was worth on rows that it had not seen, and what its fits took."""
 
     name: str
     weight: float  # in what is deployed; the ensemble's own is 1 or 0
     loss_name: str  # log_loss, pinball, …
     loss: float
-    value: float  # money per decision
-    seconds: float
+    value: float  # money per decision, before computing: what is measured must not choose, or no run could be repeated
+    used: Usage
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, as `Evaluation.candidates` holds it."""
-        return {"name": self.name, "weight": self.weight, self.loss_name: self.loss, "value": self.value, "seconds": self.seconds}
+        """Return plain data, as `Evaluation.candidates` holds it: what the same seed gives again, so nothing measured."""
+        return {"name": self.name, "weight": self.weight, self.loss_name: self.loss, "value": self.value}
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def train(
     clusters = None if resampling.clusters is None else resampling.clusters[fits.rows]
     folds = fits.folds if fits.folds.max() > 0 else _blocks(len(fits.rows), clusters, seed)
     with threadpool_limits(1, "blas"):  # many small problems: more threads cost more than they bring, and change the last bits
-        judged = contenders(fits.held, outcome, folds, lambda oof: money.payoffs(oof, fits.rows), seed)
-    winner = judged[choose(judged, clusters)]
+        judged = contenders(fits.held, outcome, folds, lambda oof: money.payoffs(oof, fits.rows), dear=fits.dear, seed=seed)
+    winner = judged[choose(judged, clusters, dear=fits.dear)]
     trained = Trained(
         tuple(Member(name, w / len(fits.models[name]), model) for name, w in winner.weights.items() for model in fits.models[name]),
         winner.calibrator,
@@ -184,9 +184,9 @@ def _blocks(n: int, clusters: Ints | None, seed: int) -> Ints:
 
 
 def _trial(name: str, contender: Contender, winner: Contender, fits: Fitted) -> Trial:
-    weight = float(contender is winner) if name == ENSEMBLE else winner.weights.get(name, 0.0)
-    seconds = sum(fits.seconds[part] for part in contender.weights)
-    return Trial(name, weight, LOSS[type(contender.oof)], float(contender.losses.mean()), float(contender.payoffs.mean()), seconds)
+    weight = winner.weights.get(name, 0.0) if name in fits.models else float(contender is winner)
+    used = sum((fits.used[part] for part in contender.weights), Usage())
+    return Trial(name, weight, LOSS[type(contender.oof)], float(contender.losses.mean()), float(contender.payoffs.mean()), used)
 
 
 def _conformal(trained: Trained, data: Dataset, resampling: Resampling) -> Conformal | None:

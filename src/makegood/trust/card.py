@@ -93,12 +93,25 @@ def _limit(limit: Limit) -> str:
 
 
 def _value(e: Evaluation) -> str:
-    rows = [("this model", e.value), ("promised by it", e.promised), ("promised less realised", e.gap)]
+    rows = [("this model, after computing" if e.cost else "this model", e.value)]
+    rows += [("promised by it", e.promised), ("promised less realised", e.gap)]
     rows += [(name, x) for name, x in e.baselines.items()]
     rows += [(f"gain over {name}", x) for name, x in e.gains.items()]
     rows += [("knowing the outcome (a ceiling)", e.oracle)]
     shares = ", ".join(f"{_text(a)} {share:.1%}" for a, share in e.shares.items())
-    return f"{_estimates(rows, f'{e.unit} per decision')}\n\nWhat it does: {shares}."
+    net = f"The model's value and gains are after {_number(e.cost)} {_text(e.unit)} per decision for computing; promises are before it."
+    said = f"{net}\n\n" if e.cost else ""
+    return f"{_estimates(rows, f'{e.unit} per decision')}\n\n{said}{_guarantee(e)}What it does: {shares}."
+
+
+def _guarantee(e: Evaluation) -> str:
+    """Return what is guaranteed of the decisions, as a paragraph; nothing where there are no prediction sets."""
+    if (found := e.guarantee) is None:
+        return ""
+    by = "by the payoff that is guaranteed" if found.averse else "by expected payoff"
+    rows = [(f"guaranteed on average, {e.unit}", found.amount), ("share of decisions that paid less", found.broken)]
+    said = f"Actions are chosen {by}. A guarantee holds with probability {found.level:.4g}, over all decisions."
+    return f"{_estimates(rows)}\n\n{said}\n\n"
 
 
 def _ranges(e: Evaluation) -> str:

