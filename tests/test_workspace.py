@@ -27,6 +27,16 @@ def test_the_latest_run_is_the_last_finished_one(tmp_path: Path) -> None:
         space.last("loan")
 
 
+def test_the_bundles_of_a_case_come_oldest_first(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    for run in ("20260102-000000-aaaa", "20260101-000000-bbbb"):
+        (tmp_path / "loans" / run / "bundle").mkdir(parents=True)
+    (tmp_path / "loans" / "20260103-000000-cccc").mkdir()
+    assert [folder.parent.name[:8] for folder in space.bundles("loans")] == ["20260101", "20260102"]
+    assert space.bundles("other") == []
+    assert space.service("loans") == tmp_path / "loans" / "service"
+
+
 def test_openings_are_counted_per_test_set(tmp_path: Path) -> None:
     space = Workspace(tmp_path / "new")
     run = tmp_path / "loans" / "run"

@@ -20,7 +20,6 @@ from makegood.errors import CaseError, NotBuilt, Problem, nearest
 NOT_BUILT = {
     "feedback": "review, exploration, promotion",
     "business": "the business plan",
-    "serve.latency": "the decision service",
     "train.on": "remote execution",
     "data.query": "reading from a database",
     "data.propensity": "treatment cases",
@@ -217,7 +216,11 @@ class Train(_Spec):
 
 
 class Serve(_Spec):
-    """What a decision comes with."""
+    """What a decision comes with, how long it may take, and what the service does with its inputs and without its ledger."""
+
+    latency: Annotated[Seconds, Field(gt=0, le=60)] | None = None  # of a decision; reasons are as exact as it leaves time for
+    inputs: Literal["keep", "hash"] = "keep"  # hash: the ledger holds a keyed hash in place of a decision's inputs
+    without_ledger: Literal["refuse", "spool"] = "refuse"  # spool: decide all the same, into a file that is replayed later
 
     reasons: Annotated[int, Field(ge=0, le=50)] = 0
     coverage: Annotated[Number, Field(ge=0.5, lt=1)] | None = None  # of prediction sets, each with what its decision guarantees

@@ -4,6 +4,7 @@ MakegoodError
 ├── CaseError     the case file (or the call) is wrong: exit code 2
 ├── DataError     the data are wrong: exit code 2
 ├── BundleError   a bundle is damaged, forged or not ours: exit code 2
+├── LedgerError   the ledger is away, in use, full, damaged or of another version: exit code 2
 ├── MissingExtra  an optional package is not installed: exit code 2
 ├── NotBuilt      asked for by name, planned, not there yet: exit code 2
 └── Refused       the input is right, and the answer is no: exit code 1
@@ -65,6 +66,10 @@ class DataError(MakegoodError):
 
 class BundleError(MakegoodError):
     """A bundle is damaged, forged, or of another version."""
+
+
+class LedgerError(MakegoodError):
+    """The ledger cannot be written or read: away, in use, full, damaged, or of another version."""
 
 
 class MissingExtra(MakegoodError):

@@ -3,6 +3,7 @@
 DIR/openings.jsonl            one line for each verdict on test rows, never rewritten
 DIR/CASE/latest               the name of the last run that made a bundle
 DIR/CASE/RUN/                 one run: a JSON file a stage, the bundle, the report
+DIR/CASE/service/             what a service of the case keeps: its ledger, its keys
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ class Workspace:
             raise CaseError(
                 Problem(f"workspace {self.root}", case, "a case that was run", nearest(case, known) or f"makegood run {case}")
             ) from None
+
+    def bundles(self, case: str) -> list[Path]:
+        """Return the folders of a case's bundles, the oldest run first."""
+        return sorted(self.root.glob(f"{case}/*/bundle"))
+
+    def service(self, case: str) -> Path:
+        """Return the folder of what a service of the case keeps; whoever writes to it makes it."""
+        return self.root / case / "service"
 
     def open_test(self, test: str, run: Path) -> int:
         """Record that the test rows with this hash are opened for a verdict; return how often they were, this time included.
