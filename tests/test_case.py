@@ -154,6 +154,16 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
             "compute.decisions: got '0'; expected a number above 0",
         ),
         ("case: loans", "case: loans\ncompute: {cpu_huor: 1, decisions: 9}", "got 'cpu_huor'; expected one of cpu_hour, gpu_hour"),
+        ("case: loans", "case: loans\nserve: {latency: 0}", "case: serve.latency: got '0'; expected a number above 0"),
+        ("case: loans", "case: loans\nserve: {latency: 2m}", "case: serve.latency: got '2m'; expected a number of at most 60"),
+        ("case: loans", "case: loans\nserve: {latency: soon}", "case: serve.latency: got 'soon'; expected a duration such as 60s"),
+        ("case: loans", "case: loans\nserve: {inputs: encrypt}", "case: serve.inputs: got 'encrypt'; expected 'keep' or 'hash'"),
+        ("case: loans", "case: loans\nserve: {without_ledger: no}", "case: serve.without_ledger: got 'no'; expected 'refuse' or 'spool'"),
+        (
+            "case: loans",
+            "case: loans\nserve: {latncy: 5ms}",
+            "expected one of latency, inputs, without_ledger, reasons, coverage; did you mean 'latency'?",
+        ),
         ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),
         ("case: loans", "case: loans\ncase: loans", "the key 'case' stands twice"),
         ("payoff: 0,", "payoff: min(amount, 3),", "a comma ends the value 'min(amount': put the whole expression in quotes"),
@@ -175,7 +185,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("addition", "name"),
-    [("feedback: {tolerance: 0.1}", "feedback"), ("business: {volume: 3}", "business"), ("serve: {latency: 10ms}", "serve.latency")],
+    [("feedback: {tolerance: 0.1}", "feedback"), ("business: {volume: 3}", "business"), ("train: {on: ray}", "train.on")],
 )
 def test_what_is_planned_is_refused_by_name(addition: str, name: str) -> None:
     with pytest.raises(NotBuilt, match=f"case: {name}; expected a case without it: .* is not built yet; remove it; see ROADMAP.md"):
@@ -225,3 +235,12 @@ def test_the_pixels_of_images_are_a_part_of_the_case() -> None:
     case = Case.parse(GOOD.replace("outcome: defaulted", "outcome: defaulted, path: file, image: {size: [28, 32], channels: 1}"))
     assert (case.data.path, case.data.image.size, case.data.image.channels) == ("file", (28, 32), 1)
     assert Case.of(case.to_json()).data == case.data
+
+
+def test_what_a_service_does_is_a_part_of_the_case() -> None:
+    plain = Case.parse(GOOD)
+    assert plain.serve.model_dump() == {"latency": None, "inputs": "keep", "without_ledger": "refuse", "reasons": 0, "coverage": None}
+    assert "serve" not in plain.to_json()
+    case = Case.parse(GOOD + "serve: {latency: 10ms, inputs: hash, without_ledger: spool, reasons: 3}\n")
+    assert case.to_json()["serve"] == {"latency": 0.01, "inputs": "hash", "without_ledger": "spool", "reasons": 3}
+    assert Case.of(case.to_json()).serve == case.serve

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from makegood.case import Case as Case
+    from makegood.client import AsyncClient as AsyncClient
+    from makegood.client import Client as Client
     from makegood.contracts import Decision as Decision
     from makegood.contracts import Estimate as Estimate
     from makegood.contracts import Run as Run
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from makegood.errors import MakegoodError as MakegoodError
     from makegood.errors import NotBuilt as NotBuilt
     from makegood.errors import Refused as Refused
+    from makegood.errors import ServiceError as ServiceError
     from makegood.families import wrap as wrap
     from makegood.model import Model as Model
     from makegood.model import load as load
@@ -33,6 +36,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Case": "case",
+    "AsyncClient": "client",
+    "Client": "client",
     "Decision": "contracts",
     "Estimate": "contracts",
     "Run": "contracts",
@@ -42,6 +47,7 @@ _HOME = {
     "MakegoodError": "errors",
     "NotBuilt": "errors",
     "Refused": "errors",
+    "ServiceError": "errors",
     "wrap": "families",
     "Model": "model",
     "load": "model",

@@ -389,6 +389,7 @@ def _problem(error: Any, where: str) -> Problem:
         "less_than_equal": f"a number of at most {limits.get('le', '')}",
         "less_than": f"a number below {limits.get('lt', '')}",
         "string_pattern_mismatch": "letters, digits, '.', '_' and '-', at most 80",
+        "literal_error": str(limits.get("expected")),
         "dict_type": "a mapping",
         "model_type": "a mapping",
         "tuple_type": "a list",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from makegood import __version__
-from makegood.errors import MakegoodError, NotBuilt, Problem, Refused
+from makegood.errors import CaseError, MakegoodError, NotBuilt, Problem, Refused
 
 app = typer.Typer(
     name="makegood",
@@ -28,8 +29,6 @@ app = typer.Typer(
 )
 
 PLANNED = {
-    "serve": "the decision service",
-    "outcome": "recording outcomes",
     "review": "promised against realised",
     "promote": "promotion of a challenger",
     "rollback": "rollback of a champion",
@@ -38,8 +37,6 @@ PLANNED = {
     "analyse": "case analysis",
     "optimise": "the optimise stage",
     "dashboard": "the dashboard",
-    "keys": "keys of the service",
-    "ledger": "the ledger",
 }
 
 CaseArg = Annotated[str, typer.Argument(metavar="CASE", help="A case file, or the name of a built-in case.")]
@@ -238,19 +235,39 @@ class _Progress:
             self.bar.stop()
 
 
+Url = Annotated[str, typer.Option("--url", metavar="URL", help="A service; its key stands in the environment's MAKEGOOD_KEY.")]
+
+
 @app.command()
 def decide(
-    model: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder.")],
-    rows: Annotated[Path, typer.Argument(help="A csv, tsv or parquet file with the rows to decide on; images: a folder, an archive, one.")],
+    model: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder; with --url: neither.")],
+    rows: Annotated[
+        Path | None, typer.Argument(help="A csv, tsv or parquet file with the rows to decide on; images: a folder, an archive, one.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Where the decisions go: .csv or .parquet.")],
+    url: Url = "",
     force: Annotated[bool, typer.Option(help="Decide with a model whose verdict is refuse.")] = False,
     workspace: Workspace = HERE,
     as_json: Json = False,
 ) -> None:
-    """Decide on every row of a file."""
-    from makegood import pipeline
+    """Decide on every row of a file, with a bundle at hand or, with --url, by a service.
 
-    told = pipeline.decide_file(model, rows, out, workspace=workspace, force=force)
+    A service keeps what it decided: interrupted, the same command goes on, and nothing is decided twice.
+    """
+    if (rows is None) != bool(url):
+        got = "a case or bundle, and --url" if url else "no rows, or nobody to decide"
+        raise CaseError(Problem("makegood decide", got, "CASE ROWS, BUNDLE ROWS, or --url URL ROWS", "give one of these"))
+    told: Any
+    if rows is None:
+        from makegood import remote
+
+        with _client(url) as client, _Progress(as_json) as progress:
+            told = remote.decide_file(client, Path(model), out, progress)
+    else:
+        from makegood import pipeline
+
+        told = pipeline.decide_file(model, rows, out, workspace=workspace, force=force)
     for note in told.notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:
@@ -259,6 +276,53 @@ def decide(
         _say("  ".join(f"{name}: {count:,}" for name, count in told.actions.items()))
         _say(f"promised: {told.promised:,.4g} {told.unit} in all, {told.promised / max(told.n, 1):,.4g} a decision")
         print(out.resolve())
+
+
+def _client(url: str) -> Any:
+    from makegood.client import Client
+
+    return Client(url, os.environ.get("MAKEGOOD_KEY") or None, timeout_s=30.0)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # an outcome may be a negative number
+def outcome(
+    url: Url,
+    decision: Annotated[str, typer.Argument(help="A decision's id.")] = "",
+    value: Annotated[str, typer.Argument(help="What came true: a class's name, or a number.")] = "",
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Many: csv, tsv or parquet, columns decision, outcome[, known_at, source].")
+    ] = None,
+    known_at: Annotated[str, typer.Option(help="When it became known, such as 2024-02-29T12:00:00Z; default: now.")] = "",
+    source: Annotated[str, typer.Option(help="Who says so.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Tell a service what came true of its decisions; repeated, or interrupted and begun again, it stores nothing twice.
+
+    Exit code 1 where an outcome of a file was refused: those rows lie beside it, with the reasons, in FILE.refused.csv.
+    """
+    if (file is None) != bool(decision and value) or (file is not None and (decision or known_at or source)):
+        got = f"--file and {decision or '--known-at or --source'}" if file else f"no {'VALUE' if decision else 'DECISION'}"
+        raise CaseError(Problem("makegood outcome", got, "DECISION VALUE, or --file FILE", "give one of the two"))
+    from makegood import remote
+    from makegood.client import Outcome
+
+    with _client(url) as client, _Progress(as_json) as progress:
+        if file is None:
+            told = remote.outcome(client, Outcome(decision, value, known_at or None, source))
+            if as_json:
+                _print_json(told.said)
+            paid = told.said.get("realised")
+            money = "" if paid is None else f"  it paid {paid:,.4g} {told.said.get('unit', '')}"
+            _say(f"{'stored' if told.state == 'stored' else 'there already'}{money}", as_json=as_json)
+            return
+        posted = remote.outcome_file(client, file, progress)
+    _say(f"stored: {posted.stored:,}  there already: {posted.there:,}  refused: {posted.refused:,}", as_json=as_json)
+    if as_json:
+        _print_json(posted.to_json())
+    elif posted.refusals:
+        print(posted.refusals.resolve())
+    if posted.refused:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -301,6 +365,220 @@ def doctor(workspace: Workspace = HERE, as_json: Json = False) -> None:
             _say(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.found}{'' if c.ok else f'; {c.next}'}")
     if not all(c.ok for c in checks):
         raise typer.Exit(2)
+
+
+ledger = typer.Typer(name="ledger", help="Whether a ledger is whole; its anchors, exports, archives, erasures.", no_args_is_help=True)
+app.add_typer(ledger)
+LedgerArg = Annotated[str, typer.Argument(metavar="CASE|LEDGER", help="A case with a service, a ledger's file, or its URL.")]
+
+
+def _ledger(named: str, workspace: Path) -> tuple[str, Path]:
+    """Return the URL of a ledger, and the folder of its anchors and segments; MAKEGOOD_LEDGER names that of a case which has no file."""
+    from makegood.ledger import snapshot
+
+    if "://" in named or Path(named).suffix in (".sqlite", ".sqlite3", ".db"):
+        return snapshot.at_url(named), snapshot.folder(named)
+    from makegood.serving.locate import locate
+
+    place = locate(named, workspace)
+    return place.ledger, place.service
+
+
+def _held(url: str, folder: Path) -> Any:
+    """Return the writer of a ledger that is there already; what waits in a spool comes first."""
+    from makegood.ledger import snapshot
+    from makegood.ledger.store import Ledger
+
+    spool = folder / "spool.jsonl"
+    with snapshot.reading(url):  # what is not there must not be made
+        return Ledger.open(url, spool=spool if spool.exists() else None)
+
+
+@ledger.command()
+def verify(
+    named: LedgerArg,
+    anchors: Annotated[Path | None, typer.Option(metavar="FILE", help="Anchors kept elsewhere; default: those beside the ledger.")] = None,
+    public_key: Annotated[Path | None, typer.Option(metavar="FILE", help="A copy of anchor.pub kept elsewhere.")] = None,
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Recompute every hash and compare every anchor: 0 whole, 1 something is wrong, 2 not readable at all."""
+    from makegood.ledger.verify import verify as check_all
+
+    url, folder = _ledger(named, workspace)
+    found = check_all(url, anchors=anchors, public_key=public_key, folder=folder)
+    for finding in found.findings:
+        _say(f"{finding.severity}: {finding}", as_json=as_json)
+    if as_json:
+        _print_json(found.to_json())
+    for partition, head in found.partitions.items():
+        _say(f"partition {partition}: {head.seq:,} events, head {head.hash.hex()[:16]}…", as_json=as_json)
+    _say(f"{found.anchored:,} anchors" + (f", signed by the key of {found.key}" if found.key else ""), as_json=as_json)
+    _say("whole" if found.ok else "NOT whole", as_json=as_json)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@ledger.command()
+def anchor(named: LedgerArg, workspace: Workspace = HERE, as_json: Json = False) -> None:
+    """Sign what the ledger holds now; keep a copy of the lines, and of the public key, on another machine."""
+    from makegood.ledger import anchors
+
+    url, folder = _ledger(named, workspace)
+    made = anchors.anchor(url, folder)
+    for each in made:
+        _say(f"partition {each.partition}: {each.seq:,} events, head {each.hash[:16]}…", as_json=as_json)
+    if as_json:
+        _print_json({"anchors": [{"partition": a.partition, "seq": a.seq, "hash": a.hash, "at": a.at} for a in made]})
+    else:
+        print((folder / anchors.LINES).resolve())
+
+
+@ledger.command()
+def export(
+    named: LedgerArg,
+    out: Annotated[Path, typer.Option(metavar="DIR|FILE.parquet", help="Where the decisions and what became of them go.")],
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Write every decision, with its outcome, to a Parquet file."""
+    from makegood.ledger.export import parquet
+
+    path, n = parquet(_ledger(named, workspace)[0], out)
+    _say(f"{n:,} decisions", as_json=as_json)
+    _print_json({"decisions": n, "out": str(path.resolve())}) if as_json else print(path.resolve())
+
+
+@ledger.command()
+def archive(
+    named: LedgerArg,
+    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Events older than this day (UTC) go.")],
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Move old events out of the tables into files, which verification goes through; no service may hold the ledger."""
+    from makegood.ledger import retention
+
+    url, folder = _ledger(named, workspace)
+    with _held(url, folder) as held:
+        moved = retention.archive(held, int(before.replace(tzinfo=UTC).timestamp()) * 1_000_000, folder)
+    for segment in moved:
+        _say(f"partition {segment.partition}: events {segment.first:,} to {segment.last:,} → {folder / segment.file}", as_json=as_json)
+    if as_json:
+        _print_json({"segments": [{"partition": s.partition, "first": s.first, "last": s.last, "file": s.file} for s in moved]})
+
+
+@ledger.command()
+def erase(
+    named: LedgerArg,
+    by: Annotated[str, typer.Option(help="On whose word.")],
+    unit: Annotated[str | None, typer.Option(help="Everything about this unit (the id that decisions were asked with).")] = None,
+    decision: Annotated[list[str] | None, typer.Option(help="A decision's id; repeat it for more.")] = None,
+    why: Annotated[str, typer.Option(help="The reason, kept for ever: name nobody in it.")] = "",
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Destroy inputs, reasons and notes of a unit or of decisions, and log that; no service may hold the ledger."""
+    from makegood.ledger.erasure import erase as destroy
+
+    with _held(*_ledger(named, workspace)) as held:
+        n = destroy(held, unit=unit, decisions=decision or (), by=by, why=why)
+    _say(f"{n:,} private parts are gone", as_json=as_json)
+    if as_json:
+        _print_json({"erased": n})
+
+
+@app.command()
+def serve(
+    case: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; beyond this machine only with keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes; more than one need a PostgreSQL ledger.")] = 1,
+    force: Annotated[bool, typer.Option(help="Serve a model whose verdict is refuse.")] = False,
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Decide over HTTP; every decision is in the ledger before it is answered.
+
+    The ledger is a SQLite file in the workspace, or the PostgreSQL of the environment's MAKEGOOD_LEDGER. It speaks plain HTTP: TLS
+    is for the balancer, or the reverse proxy, in front. Stop it with Ctrl-C or SIGTERM: what was asked is answered first.
+    """
+    from makegood.serving.locate import locate
+    from makegood.serving.start import Listen, serve
+
+    def ready(url: str, model: str, ledger: str) -> None:
+        if as_json:
+            _print_json({"url": url, "model": model, "ledger": ledger, "pid": os.getpid(), "workers": workers})
+        else:
+            print(f"{model} decides at {url}  ledger: {ledger}  pid: {os.getpid()}")
+        sys.stdout.flush()
+
+    serve(locate(case, workspace), Listen(host, port, workers), force=force, ready=ready)
+
+
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys, name="keys", help="Make, list and revoke the keys of a case's service.")
+KeysOf = Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="Whose service: a case, or a bundle's folder.")]
+
+
+def _keys_file(case: str, workspace: Path) -> Path:
+    from makegood.serving.keys import FILE
+    from makegood.serving.locate import locate
+
+    return locate(case, workspace).service / FILE
+
+
+@keys.command("create")
+def create_key(
+    case: KeysOf,
+    name: Annotated[str, typer.Option(help="Who uses it; the log names it.")],
+    scope: Annotated[str, typer.Option(help="decide, observe and admin, or some of them, with commas between.")],
+    rate: Annotated[str, typer.Option(help="The most rows in a time, such as 100/s or 6000/min; default: no bound.")] = "",
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it, this once: only its hash is kept. A running service takes it at once."""
+    from makegood.serving.keys import create
+
+    scopes = tuple(word.strip() for word in scope.split(",") if word.strip())
+    token = create(_keys_file(case, workspace), name, scopes, rate)
+    if as_json:
+        _print_json({"name": name, "scopes": scopes, "rate": rate, "key": token})
+    else:
+        print("keep it well: it is shown this once", file=sys.stderr)
+        print(token)
+
+
+@keys.command("list")
+def list_keys(case: KeysOf, workspace: Workspace = HERE, as_json: Json = False) -> None:
+    """List the keys, without what is secret of them."""
+    from makegood.serving.keys import listed
+
+    found = listed(_keys_file(case, workspace))
+    if as_json:
+        _print_json({"keys": [{"name": k.name, "scopes": k.scopes, "rate": k.rate, "created": k.created} for k in found]})
+        return
+    for k in found:
+        _say(f"{k.name}  {','.join(k.scopes)}  {k.rate or 'no bound'}  made {k.created}")
+    if not found:
+        _say(f"no keys; `makegood keys create {case} --name NAME --scope decide,observe` makes one")
+
+
+@keys.command("revoke")
+def revoke_key(
+    case: KeysOf,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")],
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Take a key away. A running service refuses it at once."""
+    from makegood.serving.keys import revoke
+
+    revoke(_keys_file(case, workspace), name)
+    if as_json:
+        _print_json({"revoked": name})
+    else:
+        _say(f"{name} is revoked")
 
 
 def _planned(name: str, what: str) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +30,9 @@ CORE = (
     "rich",
     "PyYAML",
 )
+SERVE = ("starlette", "uvicorn", "httptools", "prometheus-client")
 NEEDED_GB = 1.0
+_SYNCS = 7
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,20 @@ class Check:
 
 def examine(workspace: Path) -> tuple[Check, ...]:
     """Return every check, the failed ones with what to do."""
-    return (_python(), *(_package(name) for name in CORE), _threads(), _writable(workspace), _space(workspace), _scores())
+    packages = (_package(name) for name in CORE)
+    writable = _writable(workspace)
+    durable = (_durable(workspace),) if writable.ok else ()
+    return (
+        _python(),
+        *packages,
+        _serves(),
+        _sqlite(sqlite3.sqlite_version_info),
+        _threads(),
+        writable,
+        _space(workspace),
+        *durable,
+        _scores(),
+    )
 
 
 def _python() -> Check:
@@ -53,6 +72,36 @@ def _package(name: str) -> Check:
         return Check(name, True, version(name))
     except PackageNotFoundError:
         return Check(name, False, "not installed", f"pip install {name}")
+
+
+def _serves(names: Sequence[str] = SERVE) -> Check:
+    absent = [name for name in names if not _package(name).ok]
+    found = f"without {', '.join(absent)}; `makegood serve` needs pip install 'makegood[serve]'" if absent else "makegood serve can run"
+    return Check("service", True, found)
+
+
+def _sqlite(found: tuple[int, ...]) -> Check:
+    """Tell of the defect by which SQLite before 3.51.3 can damage a database when two connections write or checkpoint at once."""
+    text = ".".join(map(str, found))
+    if found < (3, 51, 3):
+        text += (
+            ": it has the WAL-reset defect, mended in 3.51.3, which a ledger does not meet: one connection alone writes and checkpoints it"
+        )
+    return Check("sqlite", True, text)
+
+
+def _durable(workspace: Path) -> Check:
+    """Time what every commit of a ledger waits for."""
+    times = []
+    with tempfile.TemporaryFile(dir=workspace) as file:
+        for _ in range(_SYNCS):
+            file.write(bytes(4096))
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    ms = statistics.median(times) * 1e3
+    return Check("durable write", True, f"{ms:.2f} ms (median of {_SYNCS} of 4 KiB with fsync): a commit of the ledger takes about one")
 
 
 def _threads() -> Check:

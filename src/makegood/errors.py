@@ -5,6 +5,7 @@ MakegoodError
 ├── DataError     the data are wrong: exit code 2
 ├── BundleError   a bundle is damaged, forged or not ours: exit code 2
 ├── LedgerError   the ledger is away, in use, full, damaged or of another version: exit code 2
+├── ServiceError  a service refuses a request, or does not answer: exit code 2
 ├── MissingExtra  an optional package is not installed: exit code 2
 ├── NotBuilt      asked for by name, planned, not there yet: exit code 2
 └── Refused       the input is right, and the answer is no: exit code 1
@@ -70,6 +71,12 @@ class BundleError(MakegoodError):
 
 class LedgerError(MakegoodError):
     """The ledger cannot be written or read: away, in use, full, damaged, or of another version."""
+
+
+class ServiceError(MakegoodError):
+    """A service refuses a request, with this HTTP status, or does not answer (status 0)."""
+
+    status = 0
 
 
 class MissingExtra(MakegoodError):

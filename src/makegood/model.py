@@ -7,10 +7,13 @@ verifies every byte and replays the golden rows first. This module needs NumPy, 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,13 +25,13 @@ from makegood import __version__, bundle
 from makegood.contracts import Bools, Choices, Columns, Decision, Floats, Probabilities, Quantiles, Reason, Task, rows_of
 from makegood.data.transform import Note, Transform
 from makegood.data.values import text_of
+from makegood.decided import Decided, Predicted, came_true, joined, merged, together, values_of
 from makegood.economics.calibrate import Calibrator
 from makegood.economics.conformal import Conformal
-from makegood.economics.policy import Policy, expected, guaranteed
+from makegood.economics.policy import Policy, expected, guaranteed, realised
 from makegood.economics.sets import Sets
 from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
 from makegood.golden import CELLS, FEWEST, ROWS, Golden, compare, json_cell, pick
-from makegood.ids import uuid7
 from makegood.scorer import INPUT, OUTPUT, Scorer
 from makegood.trust import explain as shapley
 
@@ -37,81 +40,14 @@ __all__ = ["Decided", "INPUT", "Model", "OUTPUT", "Scorer", "load", "pack", "ver
 Raw = Mapping[str, Sequence[Any] | NDArray[Any]]
 """Columns of values as they came, from Arrow (`prepare.raw_columns`) or out of JSON, all of one length."""
 
+_LOG = logging.getLogger("makegood.model")
 _CELLS = 1 << 26  # features that are worked on at once
-
-Predicted = Probabilities | Quantiles
-"""The two kinds of prediction that a bundle of this version makes."""
+_LEAST = 256  # evaluations for the reasons of one row: two pairs of orders of 50 columns, and the background
+_TIMED = 5  # background rows that are explained to see what that takes
+_SHARE = 0.5  # of a decision's latency that its reasons may take; the queue, the model and the ledger have the rest
 
 
 # -------------------------------------------------------------------------------------------------------------- decisions
-
-
-@dataclass(frozen=True, eq=False)
-class Decided:
-    """What was decided on n rows, column by column; `decided[i]` is row i's `Decision`.
-
-    `action` (n,) names; `quantity` (n,), NaN where the action has none; `choices` the options with expected payoff, promise and
-    propensity; `predictive` as reported; `reasons` one tuple a row; `notes` on values that could not be used as they were;
-    `ignored` columns that the model does not know; `sets` (n, n_classes) the classes in each row's prediction set, None without sets.
-    """
-
-    ids: tuple[str, ...]
-    action: NDArray[Any]
-    quantity: Floats
-    choices: Choices
-    predictive: Predicted
-    reasons: tuple[tuple[Reason, ...], ...]
-    notes: tuple[Note, ...]
-    ignored: tuple[str, ...]
-    unit: str
-    model: str
-    sets: Bools | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, i: int) -> Decision:
-        quantity = float(self.quantity[i])
-        return Decision(
-            id=self.ids[i],
-            action=self.action[i],
-            quantity=None if np.isnan(quantity) else quantity,
-            promise=float(self.choices.promise[i]),
-            unit=self.unit,
-            propensity=float(self.choices.propensity[i]),
-            predictive=_reported(self.predictive, i),
-            reasons=self.reasons[i],
-            model=self.model,
-            prediction_set=self._set(i),
-            guaranteed=None if self.choices.guaranteed is None else float(self.choices.guaranteed[i]),
-        )
-
-    def _set(self, i: int) -> tuple[str, ...] | None:
-        if self.sets is None or not isinstance(self.predictive, Probabilities):
-            return None
-        return tuple(name for name, held in zip(self.predictive.classes, self.sets[i].tolist(), strict=True) if held)
-
-    def __iter__(self) -> Iterator[Decision]:
-        return (self[i] for i in range(len(self)))
-
-    @property
-    def promise(self) -> Floats:
-        """What each decision is expected to pay (n,), calibrated, in `unit`."""
-        return self.choices.promise
-
-    @property
-    def expected(self) -> Floats:
-        """What each option is expected to pay (n, n_options), in `unit`."""
-        return self.choices.expected
-
-
-def _values(predictive: Predicted) -> Floats:
-    return predictive.p if isinstance(predictive, Probabilities) else predictive.q
-
-
-def _reported(predictive: Predicted, i: int) -> dict[str, Any]:
-    names = predictive.classes if isinstance(predictive, Probabilities) else [f"{level:g}" for level in predictive.levels]
-    return dict(zip(names, _values(predictive)[i].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -147,7 +83,8 @@ class Model:
     `conformal` moves the quantiles that are reported, and no decision (MATHEMATICS §13). `sets` are reported, and are what an averse
     policy decides by. `background` holds the raw rows that reasons compare with. `verdict` is "deploy", "refuse", or "" before an
     evaluation. `id` is the case's name and the start of the bundle's hash; empty until the model is packed. `block` bounds the memory:
-    at most so many rows are worked on at once.
+    at most so many rows are worked on at once. `evaluations` bounds the work for the reasons that a decision comes with; packing fits
+    it to the case's `serve.latency`, and a bundle keeps it, so that the same row has the same reasons on every machine and every day.
     """
 
     case: Mapping[str, Any]
@@ -162,6 +99,7 @@ class Model:
     verdict: str = ""
     id: str = ""
     block: int = 1 << 16
+    evaluations: int = shapley.EVALUATIONS
 
     @overload
     def decide(self, rows: Mapping[str, Any], *, reasons: int | None = None) -> Decision: ...
@@ -195,23 +133,38 @@ class Model:
         k = int(self.case.get("serve", {}).get("reasons", 0)) if reasons is None else reasons
         decide, step = (self.policy.decide_all, n) if exact_limits else (self.policy.decide, self._step)
         parts = [self._decide_part(raw, slice(at, min(at + step, n)), decide, k) for at in range(0, max(n, 1), max(step, 1))]
-        choices = _joined([part.choices for part in parts])
+        choices = joined([part.choices for part in parts])
         names, quantities = self._options
         return Decided(
-            ids=uuid7(n),
             action=names[choices.option],
             quantity=quantities[choices.option],
             choices=choices,
-            predictive=_together([part.predictive for part in parts]),
-            reasons=tuple(row for part in parts for row in part.reasons),
-            notes=_merged([note for part in parts for note in part.notes]),
-            ignored=tuple(name for name in raw if name not in self._inputs),
+            predictive=together([part.predictive for part in parts]),
+            reasons=tuple(chain.from_iterable(part.reasons for part in parts)),
+            notes=merged([note for part in parts for note in part.notes]),
+            ignored=() if raw.keys() <= self._inputs else tuple(name for name in raw if name not in self._inputs),
             unit=self.policy.payoffs.unit,
             model=self.id,
             sets=None if self.sets is None else np.concatenate([part.sets for part in parts if part.sets is not None]),
         )
 
-    @property
+    def realised(self, raw: Raw, outcomes: Sequence[str | float]) -> Floats:
+        """Return what each option would have paid on raw rows, given what came true: (n, n_options), in the unit of the payoffs.
+
+        `outcomes` (n,) are classes, by name (or whatever `payoff.canonical` takes for one), or numbers. Raises `DataError` where one
+        is no class and no number, where there are more or fewer of them than rows, and as `decide` does.
+        """
+        n = self._length(raw)
+        if len(outcomes) != n:
+            raise DataError(Problem("outcomes", f"{len(outcomes)} outcomes of {n} rows", "one for each row", "complete them"))
+        priced = self._priced(self.transform.read({name: raw[name] for name in self._required})[0])
+        if self.task.kind == "classes":
+            unsure: Predicted = Probabilities(self.task.classes, np.zeros((n, len(self.task.classes))))
+        else:
+            unsure = Quantiles(self.task.levels, np.zeros((n, len(self.task.levels))))
+        return realised(self.policy.payoffs, unsure, came_true(outcomes, self.task), priced)
+
+    @cached_property
     def _step(self) -> int:
         """How many rows are worked on at once: fewer than `block` where they have as many features as images do."""
         return max(1, min(self.block, _CELLS // max(len(self.transform.features), 1)))
@@ -254,7 +207,7 @@ class Model:
         if k > 0:
             columns = dict(found.columns)
             for i, option in enumerate(choices.option.tolist()):
-                top = self._explain(columns, i, option).top(k)
+                top = self._explain(columns, i, option, self.evaluations).top(k)
                 reasons[i] = tuple(Reason(name, self._shown(name, rows[name][i] if name in rows else None), money) for name, money in top)
         notes = [replace(note, rows=tuple(row + part.start for row in note.rows)) for note in found.notes]
         return _Part(choices, predictive, found.sets, reasons, notes)
@@ -312,7 +265,32 @@ class Model:
         # A seed for each row: with the same few background rows throughout, their peculiarities would not average out.
         return shapley.drivers(self._explain(columns, i, option, evaluations, seed=i) for i, option in enumerate(options))
 
-    def _explain(self, columns: Columns, i: int, option: int, evaluations: int = shapley.EVALUATIONS, seed: int = 0) -> shapley.Explanation:
+    def affordable(self, seconds: float) -> int:
+        """Return the most evaluations with which the reasons for a row take `seconds` here: `shapley.EVALUATIONS` halved some times.
+
+        Timed on `_TIMED` background rows. `_LEAST` where not even they are quick enough, which is logged: fewer would tell noise.
+        """
+        columns, evaluations = self._background, shapley.EVALUATIONS
+        found = self._assessed(columns)
+        options = self.policy.decide(found.expected, self._priced(columns), found.least).option[:_TIMED].tolist()
+        while options and (took := self._explaining_s(columns, options, evaluations)) > seconds:
+            if evaluations <= _LEAST:
+                words = "reasons take %.2g s a row even with %d evaluations, the fewest; serve.latency leaves them %.2g s"
+                _LOG.warning(words, took, evaluations, seconds)
+                break
+            evaluations //= 2
+        return evaluations
+
+    def _explaining_s(self, columns: Columns, options: Sequence[int], evaluations: int) -> float:
+        """Return the median seconds that the reasons for one row take."""
+        spent = []
+        for i, option in enumerate(options):
+            start = time.perf_counter()
+            self._explain(columns, i, option, evaluations)
+            spent.append(time.perf_counter() - start)
+        return float(np.median(spent))
+
+    def _explain(self, columns: Columns, i: int, option: int, evaluations: int, seed: int = 0) -> shapley.Explanation:
         row = {name: values[i : i + 1] for name, values in columns.items()}
         protected = self.case.get("data", {}).get("protected", ())
         return shapley.reasons(self._margin(option), row, self._background, protected=protected, evaluations=evaluations, seed=seed)
@@ -371,7 +349,7 @@ class Model:
         if missing := [name for name in self._required if name not in raw]:
             need, strangers = "every column that payoffs and limits are made of", raw.keys() - self._inputs
             raise DataError(*(Problem("rows", f"no column {name}", need, nearest(name, strangers) or "add it") for name in missing))
-        lengths = {len(values) for values in raw.values()}
+        lengths = set(map(len, raw.values()))
         if len(lengths) > 1:
             raise DataError(
                 Problem("rows", f"columns of {min(lengths)} to {max(lengths)} values", "columns of one length", "complete them")
@@ -384,30 +362,6 @@ def _shown(cell: Any) -> str:
     cell = cell.item() if isinstance(cell, np.generic) else cell
     text = None if cell is None or cell != cell else text_of(cell)
     return "missing" if text is None else text
-
-
-def _joined(parts: list[Choices]) -> Choices:
-    if len(parts) == 1:
-        return parts[0]
-    names = ("option", "expected", "promise", "propensity", *(() if parts[0].guaranteed is None else ("guaranteed",)))
-    return Choices(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def _together(parts: list[Predicted]) -> Predicted:
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    values = np.concatenate([_values(part) for part in parts])
-    return Probabilities(first.classes, values) if isinstance(first, Probabilities) else Quantiles(first.levels, values)
-
-
-def _merged(notes: list[Note]) -> tuple[Note, ...]:
-    """Return one note for each column and kind, whatever the parts in which the rows were read."""
-    out: dict[tuple[str, str], Note] = {}
-    for note in notes:
-        before = out.get((note.column, note.kind))
-        out[note.column, note.kind] = note if before is None else replace(before, rows=before.rows + note.rows)
-    return tuple(out.values())
 
 
 def _frame(frame: Any, names: frozenset[str]) -> Raw:
@@ -440,6 +394,9 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
     bundle may hold, and `DataError` when no row, or no background row, has a payoff.
     """
     _check(model, "")
+    latency = model.case.get("serve", {}).get("latency")
+    if latency is not None:
+        model = replace(model, evaluations=model.affordable(_SHARE * latency))
     scorer = {
         "kind": model.task.kind,
         "classes": model.task.classes,
@@ -448,6 +405,7 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
         "calibrator": None if model.calibrator is None else model.calibrator.to_json(),
         "conformal": None if model.conformal is None else model.conformal.to_json(),
         "sets": None if model.sets is None else model.sets.to_json(),
+        "evaluations": model.evaluations,
     }
     background = {name: [json_cell(cell) for cell in values] for name, values in model.background.items() if name in model._inputs}
     contents = {
@@ -520,6 +478,10 @@ def _model(contents: bundle.Contents) -> Model:
         raise BundleError(Problem(str(contents.folder / "case.json"), str(case["case"]), contents.manifest.case, bundle.REMAKE))
     if scorer["kind"] not in ("classes", "number"):
         raise BundleError(Problem(str(contents.folder / "scorer.json"), f"kind {scorer['kind']}", "classes or number", bundle.REMAKE))
+    evaluations = int(scorer.get("evaluations", shapley.EVALUATIONS))  # not in bundles of the first version
+    if not 1 <= evaluations <= shapley.EVALUATIONS:
+        got = f"{evaluations} evaluations"
+        raise BundleError(Problem(str(contents.folder / "scorer.json"), got, f"1 to {shapley.EVALUATIONS}", bundle.REMAKE))
     for action in policy["payoffs"]["actions"]:
         if action.get("quantity") is not None:
             quantity = action["quantity"]
@@ -542,6 +504,7 @@ def _model(contents: bundle.Contents) -> Model:
         sets=None if scorer["sets"] is None else Sets.from_json(scorer["sets"]),
         verdict=contents.manifest.verdict,
         id=f"{contents.manifest.case}@{contents.hash[:12]}",
+        evaluations=evaluations,
     )
 
 
@@ -575,7 +538,7 @@ def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]
         rows=rows,
         features=found.features.tolist(),
         raw=found.raw.tolist(),
-        predictive=_values(found.predictive).tolist(),
+        predictive=values_of(found.predictive).tolist(),
         expected=found.expected.tolist(),
         promise=choices.promise.tolist(),
         option=[model.policy.payoffs.options[o].name for o in choices.option],

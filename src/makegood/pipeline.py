@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from makegood import __version__, cases
+from makegood import __version__, cases, decision_file
 from makegood import families as families_
 from makegood import model as models
 from makegood.case import Case, duration_s
@@ -354,10 +354,7 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
 
     Limits hold exactly on these rows. Raises `Refused` when the model's verdict is refuse, unless forced.
     """
-    if out.suffix not in (".csv", ".parquet"):
-        raise CaseError(Problem("--out", str(out), "a file that ends in .csv or .parquet", "name one"))
-    if not out.parent.is_dir():
-        raise CaseError(Problem("--out", str(out), "a file in a folder that exists", f"make the folder {out.parent} first"))
+    decision_file.check(out)
     deciding = models.load(_bundle_of(model, workspace))
     if deciding.verdict != "deploy" and not force:
         raise Refused(
@@ -375,7 +372,7 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
         notes.append(f"columns that the model does not know were ignored: {', '.join(ignored)}")
     if k == 0 and deciding.case.get("serve", {}).get("reasons"):
         notes.append(f"reasons are left out: there are more than {FILE_REASONS:,} rows")
-    _write_decisions(out, decided, None if place is None else source.table[place])
+    decision_file.write(out, list(decided), None if place is None else source.table[place])
     names, counts = np.unique(decided.action.astype(str), return_counts=True)
     actions = dict(zip(names.tolist(), counts.tolist(), strict=True))
     return Told(len(decided), actions, float(decided.promise.sum()), decided.unit, out, tuple(notes), used)
@@ -392,29 +389,3 @@ def _bundle_of(model: str, workspace: Path | str) -> Path:
         if path.is_dir():
             return path  # a damaged bundle: loading says what is missing
         raise
-
-
-def _write_decisions(out: Path, decided: models.Decided, places: pa.ChunkedArray | None) -> None:
-    """Write one line a row, in the rows' order, with the path of its image where it has one; the file appears whole or not at all."""
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    listed = list(decided)
-    columns: dict[str, Any] = {"row": range(1, len(listed) + 1), "id": [d.id for d in listed]}
-    columns |= {} if places is None else {"path": places.combine_chunks()}
-    columns["action"] = [d.action for d in listed]
-    if not np.isnan(decided.quantity).all():
-        columns["quantity"] = pa.array(decided.quantity, from_pandas=True)
-    columns |= {"promise": decided.promise, "unit": [d.unit for d in listed]}
-    columns |= {f"p_{name}": [d.predictive[name] for d in listed] for name in (listed[0].predictive if listed else ())}
-    if decided.sets is not None:
-        columns |= {"set": ["; ".join(d.prediction_set or ()) for d in listed], "guaranteed": [d.guaranteed for d in listed]}
-    if any(d.reasons for d in listed):
-        columns["reasons"] = ["; ".join(f"{r.column} = {r.value}: {r.money:+.4g}" for r in d.reasons) for d in listed]
-    table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    part = out.with_name(f".{out.name}.part")
-    try:
-        (pyarrow.csv.write_csv if out.suffix == ".csv" else pyarrow.parquet.write_table)(table, part)
-        part.replace(out)
-    except OSError as error:
-        raise CaseError(Problem("--out", str(out), "a file that can be written", error.strerror or str(error))) from None

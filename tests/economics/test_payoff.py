@@ -199,3 +199,11 @@ def test_payoffs_survive_json(actions: dict[str, Any], classes: tuple[str, ...])
 
 def test_parse_is_at_hand_here() -> None:
     assert parse("2 * a", "p").names == {"a"}
+
+
+def test_kinds_that_fit_are_remembered_and_others_are_still_refused() -> None:
+    payoffs = Payoffs.of({"lend": {"payoff": "0.1 * amount"}, "not": {"payoff": "0"}}, "EUR")
+    for _ in range(2):
+        payoffs.check({"amount": "number"})
+        with pytest.raises(CaseError, match="amount"):
+            payoffs.check({"amount": "text"})

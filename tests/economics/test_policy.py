@@ -418,3 +418,11 @@ def test_the_choices_of_a_batch_beat_those_of_every_baseline_in_expectation(seed
     for weights in baseline_weights(policy, n, columns, values.mean(axis=0)).values():
         # a draw may use parts of a row: at most one more of the largest margin
         assert best.sum() >= (weights * values).sum() - np.ptp(values, axis=1).max() - 1e-9
+
+
+def test_a_constant_without_a_value_is_named_and_one_of_another_outcome_is_left_alone() -> None:
+    predictive = Probabilities(("no", "yes"), np.array([[0.5, 0.5]]))
+    for bad, good in (("yes", "no"), ("no", "yes")):
+        payoffs = Payoffs.of({"lend": {"payoff": {bad: "1 / 0", good: "amount"}}, "not": {"payoff": "0"}}, "EUR", ("no", "yes"))
+        with pytest.raises(DataError, match=f"decision.actions.lend.payoff.{bad}: got '0 zero in 1 of 1 rows, first in row 1'"):
+            expected(payoffs, predictive, {"amount": np.ones(1)})

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -235,6 +235,8 @@ class Transform:
         return Batch(self._rows, block, codes, texts), tuple(notes)
 
     def _read_levels(self, raw: Mapping[str, _Cells], n: int, notes: list[Note]) -> tuple[Ints, dict[str, _Cells]]:
+        if not self._categories:
+            return np.empty((0, n), dtype=np.int64), {}
         flat = array("q")
         texts: dict[str, _Cells] = {}
         for column, lookup, unseen in zip(self._categories, self._lookup, self._unseen, strict=True):
@@ -319,7 +321,7 @@ class Transform:
             block[row] = columns[name]
         codes = np.empty((len(self._categories), n), dtype=np.int64)
         for row, column in enumerate(self._categories):
-            codes[row] = [self._lookup[row].get(text, self._unseen[row]) for text in columns[column.name]]
+            codes[row] = list(map(self._lookup[row].get, columns[column.name].tolist(), repeat(self._unseen[row])))
         return Batch(self._rows, block, codes, {name: columns[name] for name in (*(c.name for c in self._categories), *self.images)})
 
     def _apply_numbers(self, block: Floats, out: Floats) -> None:

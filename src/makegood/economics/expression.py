@@ -198,6 +198,14 @@ class Expression:
 
     def compute(self, columns: Columns, given: Mapping[str, Any]) -> Floats:
         """Return the value unchecked: whatever shape its parts broadcast to, NaN or infinite where there is none."""
+        return self._computed(columns, given) if self._constant is None else self._constant
+
+    @cached_property
+    def _constant(self) -> Floats | None:
+        """The value of an expression that reads nothing, worked out once."""
+        return None if self.names or self.givens else self._computed({}, {})
+
+    def _computed(self, columns: Columns, given: Mapping[str, Any]) -> Floats:
         with np.errstate(all="ignore"):
             return np.asarray(_value(self.tree, columns, given), dtype=np.float64)
 

@@ -190,8 +190,11 @@ class Payoffs:
     def check(self, kinds: Mapping[str, str]) -> None:
         """Raise `CaseError`, with every problem, where an expression does not fit the columns' kinds.
 
-        Kinds are number, boolean, date, category, id and text.
+        Kinds are number, boolean, date, category, id and text. Kinds that fit are remembered: each row served has the same ones.
         """
+        seen = tuple(kinds.items())
+        if seen in self._fitting:
+            return
         problems: list[Problem] = []
         for terms, clause in self.clauses():
             try:
@@ -200,6 +203,11 @@ class Payoffs:
                 problems.extend(error.problems)
         if problems:
             raise CaseError(*dict.fromkeys(problems))
+        self._fitting.add(seen)
+
+    @cached_property
+    def _fitting(self) -> set[tuple[tuple[str, str], ...]]:
+        return set()
 
     def table(self, columns: Columns) -> Floats:
         """Return the payoff of each option under each class: (n, n_options, n_classes)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,11 +115,15 @@ def _summed(
     """Return the sum over scenarios of weight × payoff, (n, n_options): of one clause, or of all."""
     payoffs.check(kinds_of(columns))
     choosable, n = options(predictive, payoffs), len(predictive)
+    slices = payoffs.slices if choosable is payoffs.options else {payoffs.actions[0].name: slice(0, len(choosable))}
     out = np.zeros((n, len(choosable)))
-    for terms, clause in payoffs.clauses():
-        if only is None or clause is only:
-            place = [i for i, option in enumerate(choosable) if option.action == terms.name]
-            out[:, place[0] : place[-1] + 1] += _part(terms, clause, payoffs.classes, columns, scenarios, (len(place), n)).T
+    with np.errstate(all="ignore"):  # what has no value is found in the sum
+        for terms, clause in payoffs.clauses():
+            if only is None or clause is only:
+                place = slices[terms.name]
+                out[:, place] += _part(terms, clause, payoffs.classes, columns, scenarios, (place.stop - place.start, n)).T
+    if not np.isfinite(out).all():
+        _explain(payoffs, columns, scenarios, n)
     return out
 
 
@@ -132,10 +136,10 @@ def _part(
     shape: tuple[int, int],
 ) -> Floats:
     """Return what one clause adds to the payoff of its action's options: (n_options, n)."""
-    total = np.zeros(shape)
-    used = {name: columns[name] for name in clause.expression.names}
+    total, expression = np.zeros(shape), clause.expression
+    used = {name: columns[name] for name in expression.names}
     for scenario in scenarios(terms.name):
-        outcome = scenario.outcome
+        outcome, weight, _ = scenario
         _check_fit(scenario, clause, classes)
         if isinstance(outcome, str) and clause.outcome not in ("", outcome):
             continue
@@ -143,29 +147,33 @@ def _part(
         block = max(1, _BLOCK // (len(terms.options) * m))
         for start in range(0, shape[1], block):
             rows = slice(start, start + block)
-            here = outcome if isinstance(outcome, str) else outcome[:, rows]
-            value = clause.expression.compute(
-                {name: values[rows] for name, values in used.items()},
-                {"action": terms.name, "quantity": terms.steps, "outcome": here},
-            )
-            term = (scenario.weight if scenario.weight.shape[-1] == 1 else scenario.weight[..., rows]) * value
+            here = {name: values[rows] for name, values in used.items()}
+            given = {"action": terms.name, "quantity": terms.steps, "outcome": outcome if isinstance(outcome, str) else outcome[:, rows]}
+            term = (weight if weight.shape[-1] == 1 else weight[..., rows]) * expression.compute(here, given)
             for j in range(m):
                 total[:, rows] += term[:, j]
-    if not np.isfinite(total).all():
+    return total
+
+
+def _explain(payoffs: Payoffs, columns: Columns, scenarios: Callable[[str], Iterable[Scenario]], n: int) -> NoReturn:
+    """Raise the `DataError` of the first clause that has no value on some row, with that row and the cause."""
+    for terms, clause in payoffs.clauses():
         for scenario in scenarios(terms.name):
             for outcome in (scenario.outcome,) if isinstance(scenario.outcome, str) else scenario.outcome[:, None]:
-                terms.evaluate(clause, columns, shape[1], outcome)  # raises, with the row and the cause
-        raise AssertionError("a predictive holds values that are no numbers")
-    return total
+                if clause.outcome in ("", outcome):
+                    terms.evaluate(clause, columns, n, outcome)
+    raise AssertionError("a predictive holds values that are no numbers")
 
 
 def _check_fit(scenario: Scenario, clause: Clause, classes: tuple[str, ...]) -> None:
     """Raise `CaseError` where a payoff was not declared for this kind of outcome."""
     where, text = clause.expression.where, clause.expression.text
-    if isinstance(scenario.outcome, str) and scenario.outcome not in classes:
+    if isinstance(scenario.outcome, str):
+        if scenario.outcome in classes:
+            return
         got = ", ".join(classes) or "one expression of a number"
         raise CaseError(Problem(where, got, f"a payoff for the outcome {scenario.outcome!r}", "declare the payoff by outcome"))
-    if not isinstance(scenario.outcome, str) and classes:
+    if classes:
         raise CaseError(Problem(where, ", ".join(classes), "a payoff of a number outcome", "write one expression that uses outcome"))
     if scenario.is_mean and not clause.expression.affine:
         mend = "effects are means: a payoff of them is a + b * outcome"

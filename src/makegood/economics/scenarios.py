@@ -8,9 +8,8 @@ is the only code that knows the five kinds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,7 @@ RIGHT, WRONG = "right", "wrong"
 _NODES = 4  # of the Gauss–Legendre rule between two levels
 
 
-@dataclass(frozen=True)
-class Scenario:
+class Scenario(NamedTuple):
     """One way the outcome may turn out: a class, or numbers (m, n); `weight` broadcasts to (n_options, m, n).
 
     `is_mean`: the numbers are means of the outcome and not values of it, so that only an affine payoff may be taken at them.

@@ -14,6 +14,11 @@ from makegood.ledger.events import Event
 SALT_BYTES = 16
 
 
+def named(salt: str) -> str:
+    """Return the id of a ledger: it comes from the salt of its pseudonyms, so that the chain covers the salt as well."""
+    return hashlib.sha256(b"makegood ledger id 1\0" + salt.encode()).hexdigest()[:32]
+
+
 def genesis(ledger: str, partition: int) -> bytes:
     """Return what the first event of a partition is chained to."""
     return hashlib.sha256(b"makegood ledger 1\0" + ledger.encode() + partition.to_bytes(8, "big")).digest()

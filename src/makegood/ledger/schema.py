@@ -54,6 +54,16 @@ segments = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
+archived = sa.Table(
+    "makegood_archived",  # what the segments hold: no id is given twice, and private parts of it are found
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("partition", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+)
+
 
 def _index(name: str, condition: str, *columns: sa.Column[str] | sa.Column[int]) -> None:
     sa.Index(name, *columns, sqlite_where=sa.text(condition), postgresql_where=sa.text(condition))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ TITLES = {
     403: "This key may not do that",
     404: "There is no such thing here",
     405: "This route has other methods",
+    408: "The request did not arrive in time",
     409: "This id holds another request",
     413: "The request is too large",
     415: "This route reads another kind of content",
     422: "The request is not as it should be",
     429: "Too many requests",
+    431: "The request's head is too large",
+    500: "The service failed",
     503: "The service cannot do that now",
 }
 
@@ -48,7 +52,7 @@ class Trouble(Exception):
         """Return the headers that go with it."""
         told = {"content-type": MEDIA_TYPE}
         if self.retry_after_s is not None:
-            told["retry-after"] = str(max(1, round(self.retry_after_s)))
+            told["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         if self.status == 401:
             told["www-authenticate"] = "Bearer"
         return told
