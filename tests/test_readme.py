@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,20 +43,40 @@ def loans(n: int, seed: int) -> pd.DataFrame:
     )
 
 
+def objects(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects that stand in a text, in order."""
+    found, at = [], text.find("{")
+    while at >= 0:
+        value, end = json.JSONDecoder().raw_decode(text, at)
+        found.append(value)
+        at = text.find("{", end)
+    return found
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     loans(3000, seed=1).to_csv(tmp_path / "loans.csv", index=False)
     loans(200, seed=2).drop(columns="defaulted").to_csv(tmp_path / "applicants.csv", index=False)
     environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
     blocks = list(BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert [block["language"] for block in blocks] == ["bash", "yaml", "bash", "python"]
+    assert [block["language"] for block in blocks] == ["bash", "yaml", "bash", "bash", "python"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])  # the printed one may be another's here
+    said: list[str] = []
     for block in blocks:
         if block["file"]:
             (tmp_path / block["file"]).write_text(block["body"], encoding="utf-8")
             continue
         command = ["bash", "-euo", "pipefail", "-c"] if block["language"] == "bash" else [sys.executable, "-c"]
-        done = subprocess.run([*command, block["body"]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{block['body']}\n{done.stdout}\n{done.stderr}"
+        body = block["body"].replace("8000", port)
+        done = subprocess.run([*command, body], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout)
+    ready, answer, receipt, told = objects(said[2])
+    assert ready["ready"]
+    assert (answer["id"], answer["model"]) == ("loan-1", ready["champion"])
+    assert (told["promised"], told["realised"]) == (answer["promise"], receipt["realised"])
+    assert "\nwhole\n" in said[2]
     decisions = pd.read_csv(tmp_path / "decisions.csv")
     assert len(decisions) == 200
     assert set(decisions["action"]) == {"approve", "decline"}
