@@ -21,7 +21,7 @@ from tests.ledger.test_store import change, decision, states
 
 from makegood.errors import LedgerError
 from makegood.ledger import chain
-from makegood.ledger.events import Receipt
+from makegood.ledger.events import Event, Receipt
 from makegood.ledger.postgres import LOCKS, MOST_PARTITIONS
 from makegood.ledger.reading import Reader
 from makegood.ledger.spool import Spool
@@ -222,16 +222,20 @@ def test_a_ledger_that_is_away_at_first_is_not_opened(postgres_server: Server, p
     assert "secret" not in str(caught.value)
 
 
-def test_work_whose_connection_is_lost_is_refused(postgres: str) -> None:
-    def lose(connection: sa.Connection, _: object) -> None:
+@pytest.mark.parametrize("spooling", [False, True])
+@pytest.mark.parametrize("at", ["a statement", "the commit"])
+def test_work_whose_connection_is_lost_is_refused(postgres: str, tmp_path: Path, spooling: bool, at: str) -> None:
+    def lose(connection: sa.Connection, write: Callable[[list[Event]], None]) -> None:
+        write([decision("lost")])
         end_connections(postgres)
-        connection.exec_driver_sql("SELECT 1")
+        if at == "a statement":
+            connection.exec_driver_sql("SELECT 1")
 
-    with Ledger.open(postgres) as ledger:
+    with Ledger.open(postgres, spool=tmp_path / "spool" if spooling else None) as ledger:
         with pytest.raises(LedgerError, match="try again in a moment"):
             ledger.maintain(lose)
-        until(lambda: ledger.state.ok)
-        assert states(ledger.append([decision("a")])) == ["new"]
+        until(lambda: ledger.state.why == "")
+        assert states(ledger.append([decision("lost")])) == ["new"]
 
 
 def test_what_goes_on_elsewhere_is_another_ledger(postgres: str) -> None:

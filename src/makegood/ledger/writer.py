@@ -303,8 +303,8 @@ class Writer:
         _LOG.error("the ledger is away: %s", why)
 
     def _put_aside(self, group: Group, events: Sequence[Event]) -> None:
-        """Answer from the spool, but for what changes how things are done: promotions and erasures wait for the ledger."""
-        if self._spool is None or any(event.kind in AT_ONCE for event in events):
+        """Answer from the spool, but for what changes how things are done: promotions, erasures and work wait for the ledger."""
+        if self._spool is None or not events or any(event.kind in AT_ONCE for event in events):
             if len(group) > 1 and self._spool is not None:
                 for one in group:
                     self._put_aside([one], [] if callable(one[0]) else one[0])
