@@ -1,4 +1,4 @@
-"""Hold each room to its branch coverage: 100% where money is computed, 90% elsewhere.
+"""Hold each room to its branch coverage: 100% where money is computed and kept, 90% elsewhere.
 
     python tools/coverage_gate.py .coverage.json
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-WHOLE = frozenset({"economics"})
+WHOLE = frozenset({"economics", "ledger"})
 """The rooms whose every line and branch is tested."""
 REST_PERCENT = 90.0
 
