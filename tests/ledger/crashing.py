@@ -259,7 +259,7 @@ class Siege:
         plan = self.plan
         mine = {t: n for t, n in self.acknowledged.items() if t // THREADS == slot}
         looking = [whose for whose in self._unseen if whose[0] // THREADS == slot]
-        cut_at = self._pick.randrange(1, self._pick.choice((80, 250, 2500)))  # the last are enough for a checkpoint
+        cut_at = self._pick.randrange(1, self._pick.choice((80, 250, 1000)))  # the last are enough for a checkpoint
         read, write = os.pipe()
         started = time.monotonic()
         pid = os.fork()
