@@ -87,6 +87,7 @@ def _schemas(champion: Live, reader: Reader, high_stakes: bool) -> Json:
         "Correction": _outcome(model.task, "why"),
         "Override": _override(champion),
         "Recorded": _recorded(),
+        "Refused": _refused(),
         "Change": _change(high_stakes),
         "Changed": {
             "type": "object",
@@ -169,6 +170,13 @@ def _recorded() -> Json:
     return {"type": "object", "properties": properties, "required": ["decision"]}
 
 
+def _refused() -> Json:
+    """Return the schema of what an array's entry is refused with: a problem, and the decision where one was named."""
+    problem = _problem_schema()
+    kept = {name: problem["properties"][name] for name in ("title", "status", "detail", "errors")}
+    return {"type": "object", "properties": kept | {"decision": {"type": "string"}}, "required": ["title", "status", "detail"]}
+
+
 def _decision(answer: Json) -> Json:
     """Return the schema of a decision as the ledger has it: its answer, without what was erased, and what came back of it."""
     more = {
@@ -239,13 +247,15 @@ def _paths(champion: Live, reader: Reader, high_stakes: bool) -> Json:
 
 def _record(name: str, schema: str) -> Json:
     told = _one_or_many("Recorded", MOST_ENTRIES)
+    each = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Recorded", "Refused")]}
+    mixed: Json = {"type": "array", "items": each, "minItems": 1, "maxItems": MOST_ENTRIES}
     return {
         "operationId": name,
         "summary": f"Take {name}, one or many; of an array every right entry is kept, and each is answered (207 where some are wrong)",
         "parameters": [_header("Idempotency-Key", "The id of a single entry that names none")],
         "requestBody": {"required": True, "content": {JSON: {"schema": _one_or_many(schema, MOST_ENTRIES)}}},
         "responses": _responses(
-            {201: (told, False), 200: (told, True), 207: (told, False)}, 400, 401, 403, 404, 409, 413, 415, 422, 429, 503
+            {201: (told, False), 200: (told, True), 207: (mixed, False)}, 400, 401, 403, 404, 409, 413, 415, 422, 429, 503
         ),
     }
 
