@@ -81,7 +81,7 @@ def test_it_says_what_the_case_says() -> None:
     assert row["required"] == ["amount", "months"]
     amount = row["properties"]["amount"]
     column = next(c for c in lives.champion().model.transform.columns if c.name == "amount")
-    assert amount["x-seen"] == {"low": column.low, "high": column.high}
+    assert amount["x-cut-to"] == {"low": column.low, "high": column.high}
     assert "payoffs or limits are made of it" in amount["description"]
     assert "maximum" not in amount
     assert row["properties"]["region"]["x-seen"]["levels"][0] in row["properties"]["region"]["examples"]

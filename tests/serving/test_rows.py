@@ -73,7 +73,7 @@ def test_unknown_fields_are_ignored_and_named() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "got", "expected", "mend"),
     [
-        ("amount", "5000", '"5000"', "a number or null; training saw", "write 5000 without quotes"),
+        ("amount", "5000", '"5000"', "a number or null; cut to", "write 5000 without quotes"),
         ("amount", "much", '"much"', "a number or null", "leave it out where it is not known"),
         ("amount", True, "true", "a number or null", ""),
         ("amount", [1], "an array", "a number or null", ""),

@@ -1,7 +1,7 @@
 """The API's description, OpenAPI 3.1: the routes, and the columns, actions and outcomes of the models that serve now.
 
-A limit stands in a schema only where the service refuses what is beyond it. What training saw is told in words, in `x-seen` and in
-examples: a value outside of it is decided on all the same.
+A limit stands in a schema only where the service refuses what is beyond it. The levels that training saw (`x-seen`) and the limits to
+which numbers are cut (`x-cut-to`) are told: a value outside of them is decided on all the same.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _column(name: str, reader: Reader) -> Json:
     words = f"{allowed(column)}{': payoffs or limits are made of it' if name in reader.needed else ''}"
     schema: Json = {"type": _types(column), "description": words}
     if column.reads == "number" and column.low < column.high:
-        schema |= {"x-seen": {"low": column.low, "high": column.high}, "examples": [column.low, column.high]}
+        schema |= {"x-cut-to": {"low": column.low, "high": column.high}, "examples": [column.fill]}
     elif column.levels:
         schema |= {"x-seen": {"levels": list(column.levels[:_MOST_LEVELS])}, "examples": list(column.levels[:3])}
     if column.reads == "image":

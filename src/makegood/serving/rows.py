@@ -224,10 +224,10 @@ def ignored(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def allowed(column: Column) -> str:
-    """Return what a column may hold, with the range or the levels that training saw.
+    """Return what a column may hold, with the limits to which its numbers are cut, or the levels that training saw.
 
-    >>> allowed(Column("age", "number", low=18.0, high=79.0))
-    'a number or null; training saw 18 to 79'
+    >>> allowed(Column("radius", "number", low=-14.148, high=49.239))
+    'a number or null; cut to -14.1 … 49.2'
     """
     match column.reads:
         case "boolean":
@@ -239,8 +239,8 @@ def allowed(column: Column) -> str:
         case "category":
             more = f" and {len(column.levels) - 6} more" if len(column.levels) > 6 else ""
             return f"a text or null; training saw {', '.join(level[:40] for level in column.levels[:6]) or 'none'}{more}"
-    seen = f"; training saw {column.low:g} to {column.high:g}" if column.low < column.high else ""
-    return f"a number or null{seen}"
+    cut = f"; cut to {column.low:.3g} … {column.high:.3g}" if column.low < column.high else ""
+    return f"a number or null{cut}"
 
 
 # ---------------------------------------------------------------------------------------------------------- value by value
