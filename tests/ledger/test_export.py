@@ -92,6 +92,12 @@ def test_a_parquet_file_is_written_whole_or_not_at_all(path: Path, tmp_path: Pat
     assert [p.name for p in written.parent.iterdir()] == ["out.parquet"]
 
 
+def test_another_kind_of_file_is_refused(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"decisions\.csv'; expected FILE\.parquet, or a folder; write .*decisions\.parquet"):
+        export.parquet(str(path), tmp_path / "decisions.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_it_cannot_be_written_is_said(path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"--out: got '.*decisions\.parquet: .*'; expected a file or a folder that can be written to"):

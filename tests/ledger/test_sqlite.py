@@ -47,6 +47,16 @@ def test_the_connection_that_writes_is_durable(ledger: Ledger, path: Path) -> No
         _prepared(memory, None)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_nobody_else_reads_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "ledger.sqlite"
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        ledger.append([decision("a")])
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.glob("ledger.sqlite*") if not file.name.endswith(".lock")}
+    assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o600)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_one_process_writes(ledger: Ledger, path: Path) -> None:
     code = "import sys; from makegood.ledger.store import Ledger; Ledger.open(sys.argv[1])"
     told = subprocess.run([sys.executable, "-c", code, ledger.url], capture_output=True, text=True, check=False)

@@ -210,8 +210,11 @@ def _money(amounts: Sequence[int | None]) -> pa.Array:
 def parquet(ledger: str, out: Path, chosen: Chosen = Chosen()) -> tuple[Path, int]:
     """Write the decisions to a Parquet file, whole or not at all; return its path and how many there are.
 
-    `out` is the file, or a folder in which it is called decisions.parquet. Raises `DataError` where it cannot be written.
+    `out` is the file, or a folder in which it is called decisions.parquet. Raises `DataError` where it cannot be written, or is to be
+    another kind of file.
     """
+    if out.suffix not in ("", ".parquet") and not out.is_dir():
+        raise DataError(Problem("--out", str(out), "FILE.parquet, or a folder", f"write {out.with_suffix('.parquet')}"))
     path = out if out.suffix == ".parquet" else out / "decisions.parquet"
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     n = 0

@@ -38,7 +38,7 @@ class Spool:
         self._limit, self.why = limit, ""
         self._events: dict[str, Event] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path, self._file = _claimed(path)
             try:
                 self._size = self._read()

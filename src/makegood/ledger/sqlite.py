@@ -104,7 +104,8 @@ def _prepared(connection: sqlite3.Connection, _: object) -> None:
 def _locked(path: Path) -> IO[str]:
     """Return the lock of a ledger's file, held until it is closed; raises `LedgerError` where another process holds it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # it tells of people; SQLite gives the log beside it the same mode
         lock = path.with_name(f"{path.name}.lock").open("a+", encoding="ascii")
     except OSError as error:
         got = f"{path.parent}: {error.strerror}"
