@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import socket
 import subprocess
@@ -94,7 +95,8 @@ def derived(url: str, n: int, seen: Seen) -> None:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
     bodied = [operation for operation in operations if operation.body]  # there is more to vary where there is a body
-    each = n // (len(operations) + 3 * len(bodied))
+    plain = [operation for operation in operations if operation.path in ("/healthz", "/readyz")]  # of them there is only one
+    each = math.ceil(n / (len(operations) - len(plain) + 3 * len(bodied)))
     with requests.Session() as session:
         for i, operation in enumerate(operations):
             ask_all(operation, session, each * (4 if operation in bodied else 1), SEED + i, seen)
