@@ -87,7 +87,7 @@ def test_no_kill_of_a_writer_loses_or_doubles_what_it_acknowledged(tmp_path: Pat
         found = figures()
     assert amiss(found) == {}
     assert found["failures"] == {}
-    assert found["kills"] >= 300, "of 1,000, which bench/crash.py does whatever time they take"
+    assert found["kills"] >= 300, "of 1,000, which `python -m tests.ledger.crashing` does whatever time they take"
     assert found["acknowledged"] > 5000
     assert found["repeated"] > 0, "kills between the commit and its acknowledgement"
     assert found["before_open"] > 0, "kills while the ledger was being opened"
