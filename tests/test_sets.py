@@ -20,7 +20,7 @@ from tests.test_golden import drop, forged, put
 
 from makegood import pipeline
 from makegood.case import Case
-from makegood.cli import _tell
+from makegood.cli.making import tell
 from makegood.contracts import Run
 from makegood.data import prepare
 from makegood.economics.policy import Policy
@@ -272,7 +272,7 @@ def test_limits_hold_beside_sets_that_decide_nothing() -> None:
 
 
 def test_a_terminal_is_told_what_is_guaranteed(averse: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    _tell(averse, as_json=False)
+    tell(averse, as_json=False)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("guaranteed")]
     assert re.search(r"EUR; [0-9.e-]+ of the decisions paid less, where 0\.1 may$", line)
 

@@ -18,7 +18,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from makegood.errors import CaseError, NotBuilt, Problem, nearest
 
 NOT_BUILT = {
-    "feedback": "review, exploration, promotion",
     "business": "the business plan",
     "train.on": "remote execution",
     "data.query": "reading from a database",
@@ -244,6 +243,98 @@ class Compute(_Spec):
         return self
 
 
+class FalseAlarm(_Spec):
+    """How rarely a kept promise may be called broken: with at most this probability in any such period."""
+
+    probability: Annotated[Number, Field(gt=0, lt=1)] = 0.01
+    per: Annotated[Seconds, Field(gt=0)] = 365 * 86400.0
+
+
+def _ends(value: Any) -> Any:
+    """Let one number stand for both ends: 5000 is [-5000, 5000]."""
+    return value if isinstance(value, list | tuple) or value is None else (f"-{value}", value)
+
+
+class Promote(_Spec):
+    """What a challenger must show before it decides, and how it is watched afterwards; money is in the payoffs' unit, a decision."""
+
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    min_gain: Annotated[Number, Field(ge=0)] = 0.0
+    cap: Annotated[tuple[Number, Number] | None, BeforeValidator(_ends)] = None  # no payoff lies outside; without it: asymptotic
+    share: Annotated[Number, Field(gt=0, le=0.5)] = 0.5  # of the disagreements, that go to the challenger
+    harm: Annotated[Number, Field(gt=0, le=1)] | None = None  # the largest share of decisions that it may make worse
+    latency: Annotated[Number, Field(ge=1)] | None = None  # how many times the champion's time for a decision it may take
+    slice_loss: Annotated[Number, Field(ge=0)] | None = None  # that no level of a protected column may lose, a decision
+    guard: Seconds = 30 * 86400.0  # after a promotion, during which the old champion keeps `holdback` of the disagreements
+    holdback: Annotated[Number, Field(ge=0.1, le=0.5)] = 0.1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.cap is not None and not self.cap[0] < self.cap[1]:
+            raise ValueError("cap as one number above 0, or as [lowest, highest] payoff of a decision")
+        return self
+
+
+def rate(text: Any) -> tuple[float, float]:
+    """Return the amount and the seconds of a rate such as `500/week` or `20/d`.
+
+    >>> rate("500/week"), rate("20/d"), rate("7/90d")
+    ((500.0, 604800.0), (20.0, 86400.0), (7.0, 7776000.0))
+    """
+    if isinstance(text, list | tuple):
+        text = f"{text[0]}/{text[1]}s"
+    amount, _, per = str(text).partition("/")
+    word = {"second": "s", "minute": "m", "hour": "h", "day": "d", "week": "w", "year": "y"}.get(per.strip(), per.strip())
+    try:
+        money, seconds = float(amount), duration_s(word if word[:1].isdigit() else f"1{word}")
+    except ValueError:
+        money = seconds = 0.0
+    if not (math.isfinite(money) and money > 0 and seconds > 0):
+        raise ValueError("an amount for each time, such as 500/week or 20/day")
+    return money, seconds
+
+
+class Explore(_Spec):
+    """What may be spent on learning what the champion would not try: money for each time, and the least chance that is worth it."""
+
+    budget: Annotated[tuple[float, float], BeforeValidator(rate)]
+    least: Annotated[Number, Field(gt=0, le=0.5)] = 0.02
+
+
+class Retrain(_Spec):
+    """What a new model costs, and over how long what it gains is counted."""
+
+    cost: Annotated[Number, Field(ge=0)] = 0.0
+    horizon: Annotated[Seconds, Field(gt=0)] = 365 * 86400.0
+
+
+def _missing(value: Any) -> Any:
+    if value in ("impute", "failure"):
+        return value
+    try:
+        return _finite(float(value))
+    except ValueError:
+        raise ValueError("impute, failure, or the money that a decision without an outcome counts for") from None
+
+
+class Feedback(_Spec):
+    """How a deployed model is held to its promise (MATHEMATICS §3–8).
+
+    `tolerance` is by how much a decision may pay less than promised before the promise is broken. `missing` says what a decision counts
+    for whose outcome never came: an amount, the action's worst payoff (failure), or what others like it paid (impute: missing at random).
+    `block` makes one tick of all decisions in such a time: shocks within it are one event.
+    """
+
+    tolerance: Annotated[Number, Field(ge=0)] = 0.0
+    false_alarm: FalseAlarm = FalseAlarm()
+    block: Annotated[Seconds, Field(gt=0)] | None = None
+    missing: Annotated[str | float, BeforeValidator(_missing)] = "impute"
+    review: Annotated[Seconds, Field(gt=0)] = 86400.0  # between two reviews
+    promote: Promote = Promote()
+    explore: Explore | None = None
+    retrain: Retrain = Retrain()
+
+
 class Case(_Spec):
     """One business problem: data, outcome, decision, payoffs, limits.
 
@@ -264,6 +355,7 @@ class Case(_Spec):
     train: Train = Train()
     serve: Serve = Serve()
     compute: Compute = Compute()
+    feedback: Feedback = Feedback()
 
     folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
     text: str = Field(default="", exclude=True)  # the file, as its author wrote it
@@ -272,6 +364,12 @@ class Case(_Spec):
     def _one_coverage(self) -> Self:
         if self.decision.averse is not None and self.serve.coverage is not None:
             raise ValueError("decision.averse or serve.coverage, not both: prediction sets of coverage 1 − averse come with the former")
+        return self
+
+    @model_validator(mode="after")
+    def _careful(self) -> Self:
+        if self.decision.high_stakes and self.feedback.explore is not None:
+            raise ValueError("no feedback.explore where decision.high_stakes is true: nobody is tried on")
         return self
 
     @property
