@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from makegood.case import Case, duration_s
+from makegood.case import Case, Feedback, duration_s
 from makegood.errors import CaseError, NotBuilt
 
 GOOD = """
@@ -164,6 +165,50 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
             "case: loans\nserve: {latncy: 5ms}",
             "expected one of latency, inputs, without_ledger, reasons, coverage; did you mean 'latency'?",
         ),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {tolerence: 1}",
+            "expected one of tolerance, false_alarm, block, missing, review, promote, explore, retrain; did you mean 'tolerance'?",
+        ),
+        ("case: loans", "case: loans\nfeedback: {tolerance: -1}", "feedback.tolerance: got '-1'; expected a number of at least 0"),
+        ("case: loans", "case: loans\nfeedback: {false_alarm: {probability: 1}}", "probability: got '1'; expected a number below 1"),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {missing: skip}",
+            "expected impute, failure, or the money that a decision without an outcome counts for",
+        ),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {missing: nan}",
+            "expected impute, failure, or the money that a decision without an outcome counts for",
+        ),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {promote: {cap: 0}}",
+            "expected cap as one number above 0, or as [lowest, highest] payoff of a decision",
+        ),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {promote: {cap: [3, -3]}}",
+            "expected cap as one number above 0, or as [lowest, highest] payoff of a decision",
+        ),
+        ("case: loans", "case: loans\nfeedback: {promote: {holdback: 0.01}}", "holdback: got '0.01'; expected a number of at least 0.1"),
+        ("case: loans", "case: loans\nfeedback: {explore: {budget: 500}}", "expected an amount for each time, such as 500/week or 20/day"),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {explore: {budget: -5/day}}",
+            "expected an amount for each time, such as 500/week or 20/day",
+        ),
+        (
+            "case: loans",
+            "case: loans\nfeedback: {explore: {budget: 5/soon}}",
+            "expected an amount for each time, such as 500/week or 20/day",
+        ),
+        (
+            "payoff: 0, reveals: false}",
+            "payoff: 0, reveals: false}\n  high_stakes: true\nfeedback: {explore: {budget: 5/day}}",
+            "expected no feedback.explore where decision.high_stakes is true: nobody is tried on",
+        ),
         ("case: loans", "case: lo/ans", "expected letters, digits, '.', '_' and '-', at most 80"),
         ("case: loans", "case: loans\ncase: loans", "the key 'case' stands twice"),
         ("payoff: 0,", "payoff: min(amount, 3),", "a comma ends the value 'min(amount': put the whole expression in quotes"),
@@ -177,6 +222,32 @@ def test_a_bad_field_is_named_with_its_mend(change: str, to: str, message: str) 
     assert message in str(caught.value)
 
 
+def test_how_a_model_is_held_to_its_promise() -> None:
+    assert Case.parse(GOOD).feedback == Feedback()
+    given = """
+feedback:
+  tolerance: 0.02
+  false_alarm: {probability: 0.05, per: 30d}
+  block: 1d
+  missing: -3
+  review: 12h
+  promote: {confidence: 0.9, min_gain: 0.1, cap: 5000, share: 0.2, harm: 0.3, latency: 2, slice_loss: 0.5, guard: 7d, holdback: 0.2}
+  explore: {budget: 500/week, least: 0.05}
+  retrain: {cost: 120, horizon: 90d}
+"""
+    case = Case.parse(GOOD + given)
+    feedback = case.feedback
+    assert (feedback.tolerance, feedback.missing, feedback.block, feedback.review) == (0.02, -3.0, 86400.0, 43200.0)
+    assert (feedback.false_alarm.probability, feedback.false_alarm.per) == (0.05, 30 * 86400.0)
+    assert feedback.promote.cap == (-5000.0, 5000.0)
+    assert feedback.explore is not None
+    assert feedback.explore.budget == (500.0, 604800.0)
+    assert feedback.retrain.horizon == 90 * 86400.0
+    assert Case.of(json.loads(json.dumps(case.to_json()))).feedback == feedback
+    pair = Case.parse(f"{GOOD}\nfeedback: {{missing: failure, promote: {{cap: [-3750, 1150]}}}}").feedback
+    assert (pair.missing, pair.promote.cap) == ("failure", (-3750.0, 1150.0))
+
+
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(CaseError) as caught:
         Case.parse(GOOD.replace("unit: EUR", "unti: EUR").replace("case: loans", "train: {budget: x}"))
@@ -185,7 +256,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("addition", "name"),
-    [("feedback: {tolerance: 0.1}", "feedback"), ("business: {volume: 3}", "business"), ("train: {on: ray}", "train.on")],
+    [("business: {volume: 3}", "business"), ("train: {on: ray}", "train.on")],
 )
 def test_what_is_planned_is_refused_by_name(addition: str, name: str) -> None:
     with pytest.raises(NotBuilt, match=f"case: {name}; expected a case without it: .* is not built yet; remove it; see ROADMAP.md"):

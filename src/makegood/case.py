@@ -286,7 +286,7 @@ def rate(text: Any) -> tuple[float, float]:
     amount, _, per = str(text).partition("/")
     word = {"second": "s", "minute": "m", "hour": "h", "day": "d", "week": "w", "year": "y"}.get(per.strip(), per.strip())
     try:
-        money, seconds = float(amount), duration_s(word if word[:1].isdigit() else f"1{word}")
+        money, seconds = float(amount), duration_s(word if not word or word[0].isdigit() else f"1{word}")
     except ValueError:
         money = seconds = 0.0
     if not (math.isfinite(money) and money > 0 and seconds > 0):
