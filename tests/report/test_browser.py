@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from makegood.report import loop_page, review_page
 from makegood.report.page import ReportInput, render
 
 if TYPE_CHECKING:
@@ -29,11 +31,22 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.mark.parametrize("name", ["credit", "school", "hard", "digits"])
-def test_a_page_in_a_browser(browser: Browser, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+SAMPLES = runpy.run_path(str(Path(__file__).with_name("reviews.py")))
+
+
+def html_of(name: str, request: pytest.FixtureRequest) -> str:
+    if name in SAMPLES["REVIEWS"]:
+        return review_page.render(SAMPLES["REVIEWS"][name]())
+    if name in SAMPLES["LOOPS"]:
+        return loop_page.render(SAMPLES["LOOPS"][name]())
     report: ReportInput = request.getfixturevalue(name)
+    return render(report)
+
+
+@pytest.mark.parametrize("name", ["credit", "school", "hard", "digits", *SAMPLES["REVIEWS"], *SAMPLES["LOOPS"]])
+def test_a_page_in_a_browser(browser: Browser, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     file = tmp_path / "report.html"
-    file.write_text(render(report), encoding="utf-8")
+    file.write_text(html_of(name, request), encoding="utf-8")
     page = browser.new_page()
     asked: list[str] = []
     said: list[str] = []

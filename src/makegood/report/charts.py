@@ -52,6 +52,18 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """A waterfall: each amount begins where the one before ended, and `total`, from zero, is what they come to."""
+
+    key: str
+    title: str
+    summary: str
+    unit: str
+    marks: tuple[Mark, ...]
+    total: Mark
+
+
+@dataclass(frozen=True)
 class Span:
     """How far one factor may move: `low` to `high`, within it `inner_low` to `inner_high`; where it turns (NaN: nowhere)."""
 
@@ -79,18 +91,34 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or points where `sizes` (the rows behind each) are given; a dashed one is there to compare with."""
+    """A line, or points where `sizes` (the rows behind each) are given; a dashed one is there to compare with.
+
+    `band` is the interval around each point of a line, where there is one.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
     tone: Tone = "model"
     sizes: tuple[int, ...] = ()
     dashed: bool = False
+    band: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something that happened at `x`: an upright line with a few characters beside it."""
+
+    x: float
+    text: str
+    tone: Tone = "other"
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Series over two axes. `square` gives both axes one range; `share_x` and `share_y` write per cent; nothing is drawn below `floor`."""
+    """Series over two axes. `square` gives both axes one range; `share_x` and `share_y` write per cent; nothing is drawn below `floor`.
+
+    `time_x` says that x is a time (microseconds since 1970, UTC); `log_y` makes the other axis logarithmic.
+    """
 
     key: str
     title: str
@@ -102,6 +130,9 @@ class Lines:
     share_x: bool = False
     share_y: bool = False
     floor: float = -math.inf
+    time_x: bool = False
+    log_y: bool = False
+    flags: tuple[Flag, ...] = ()
 
 
-Chart = Dots | Bars | Ranges | Lines
+Chart = Dots | Bars | Steps | Ranges | Lines

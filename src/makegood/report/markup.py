@@ -28,7 +28,16 @@ def escape(text: str) -> Markup:
     >>> escape("<b onclick='x'>")
     '&lt;b onclick=&#x27;x&#x27;&gt;'
     """
-    return Markup(_escape(_UNPRINTABLE.sub("\ufffd", text)))
+    return Markup(_escape(printable(text)))
+
+
+def printable(text: str) -> str:
+    """Return the text with a mark in place of each character that would steer the screen or turn the text around.
+
+    >>> printable("a\\x1b[2Jb") == "a\\ufffd[2Jb"
+    True
+    """
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def join(*children: Child) -> Markup:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from makegood.contracts import Evaluation, Finding, Mistakes
 from makegood.report import evidence, gallery, guarantee, money, verdict
+from makegood.report.document import document
 from makegood.report.markup import Markup, join, tag
 
 if TYPE_CHECKING:
     from makegood.trust.fairness import Group
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -48,23 +46,8 @@ def render(report: ReportInput) -> str:
     """Return the page as HTML."""
     name = str(report.case.get("case", "case"))
     sections = [s for s in _sections(report) if s]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name_="color-scheme", content="light dark"),
-        tag("title", f"{name}: {'deploy' if report.evaluation.verdict == 'deploy' else 'do not deploy'} · makegood"),
-        tag("style", Markup((files("makegood.report") / "templates" / "page.css").read_text("utf-8"))),
-    )
-    body = tag(
-        "body",
-        tag("a", "Skip to the verdict", href="#verdict", class_="skip"),
-        _contents(sections),
-        tag("main", _title(report, name), [tag("section", tag("h2", s.title), s.body, id=s.key) for s in sections]),
-        tag("footer", "Made by makegood, run ", tag("code", report.run), ". This page is whole in itself and needs no network."),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    title = f"{name}: {'deploy' if report.evaluation.verdict == 'deploy' else 'do not deploy'} · makegood"
+    return document(title, ("Verdict", _title(report, name)), sections, f"run {report.run}")
 
 
 def _title(report: ReportInput, name: str) -> Markup:
@@ -74,11 +57,6 @@ def _title(report: ReportInput, name: str) -> Markup:
         verdict.alerts(report.evaluation, report.findings, report.notes),
         verdict.banner(report.evaluation),
     )
-
-
-def _contents(sections: Sequence[money.Section]) -> Markup:
-    entries = [("verdict", "Verdict"), *((s.key, s.title) for s in sections)]
-    return tag("nav", tag("ol", [tag("li", tag("a", title, href=f"#{key}")) for key, title in entries]), aria_label="Contents")
 
 
 def _sections(report: ReportInput) -> list[money.Section | None]:

@@ -51,19 +51,20 @@ def _key_figures(evaluation: Evaluation) -> list[Markup]:
     gain, value, over = evaluation.gain, evaluation.value, alternative(evaluation.gain_over)
     hardest = evaluation.baselines[evaluation.gain_over]
     cells = [
-        _key_figure("Gain per decision", words.amount(gain), words.interval(gain), f"over {over}"),
-        _key_figure("Gain per 1,000 decisions", words.amount(gain, 1000), words.interval(gain, 1000), "on decisions like these"),
-        _key_figure("Value per decision", words.amount(value), words.interval(value), [over, ": ", words.amount(hardest)]),
+        key_figure("Gain per decision", words.amount(gain), words.interval(gain), f"over {over}"),
+        key_figure("Gain per 1,000 decisions", words.amount(gain, 1000), words.interval(gain, 1000), "on decisions like these"),
+        key_figure("Value per decision", words.amount(value), words.interval(value), [over, ": ", words.amount(hardest)]),
     ]
     possible = evaluation.oracle.value - hardest.value
     if gain.low > 0 and possible > 0:
         share = words.percent(gain.value / possible)
         best = words.money(possible, evaluation.unit)
-        cells.append(_key_figure("Of what could be gained", join(share), None, ["knowing every outcome would gain ", best]))
+        cells.append(key_figure("Of what could be gained", join(share), None, ["knowing every outcome would gain ", best]))
     return cells
 
 
-def _key_figure(name: str, figure: Child, interval: Child, note: Child) -> Markup:
+def key_figure(name: str, figure: Child, interval: Child, note: Child) -> Markup:
+    """Return one of the large figures below a verdict: an entry of a definition list."""
     lines = tag("b", figure), tag("span", interval) if interval else None, tag("span", note, class_="soft")
     return tag("div", tag("dt", name), tag("dd", lines))
 

@@ -129,6 +129,15 @@ def money(value: float, unit: str) -> Markup:
     return figure(value, digits(unit, value), unit)
 
 
+def money_text(value: float, unit: str) -> str:
+    """Return one amount in a unit as text, for the alternatives of charts and for terminals.
+
+    >>> money_text(-4.5, "EUR")
+    '−4.50\\xa0EUR'
+    """
+    return f"{number(value, digits(unit, value))}{NBSP}{unit}"
+
+
 def cost(value: float, unit: str) -> Markup:
     """Return an amount that may be far below the unit's smallest coin.
 
