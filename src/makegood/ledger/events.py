@@ -16,7 +16,7 @@ import msgspec
 
 from makegood.errors import DataError, Problem
 
-Kind = Literal["decision", "outcome", "correction", "override", "promotion", "erasure"]
+Kind = Literal["decision", "outcome", "correction", "override", "promotion", "erasure", "alarm"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 MICRO = 1_000_000
@@ -145,7 +145,25 @@ class Erased(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     why: str = ""
 
 
-Body = Decided | Happened | Overridden | Promoted | Erased
+class Alarmed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of an alarm: a test on a model's decisions whose evidence passed its limit.
+
+    `test` is what was tested, such as promise, missing or rollback; `since` the time from which the change is reckoned, None where
+    the test cannot tell; `ticks` how many steps of the test were taken; `by` who raised it.
+    """
+
+    test: str
+    model: str
+    model_hash: str
+    evidence: float
+    limit: float
+    since: int | None
+    ticks: int
+    why: str
+    by: str = "review"
+
+
+Body = Decided | Happened | Overridden | Promoted | Erased | Alarmed
 BODIES: dict[str, type[msgspec.Struct]] = {
     "decision": Decided,
     "outcome": Happened,
@@ -153,6 +171,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "override": Overridden,
     "promotion": Promoted,
     "erasure": Erased,
+    "alarm": Alarmed,
 }
 
 # ------------------------------------------------------------------------------------------------------------------ events

@@ -140,8 +140,15 @@ class Reader:
 
     def promotions(self, case: str) -> list[Stored]:
         """Return what was promoted, rolled back or tried in a case, in order."""
+        return self._of_kind("promotion", case)
+
+    def alarms(self, case: str) -> list[Stored]:
+        """Return the alarms of a case, in order, but for those that were archived."""
+        return self._of_kind("alarm", case)
+
+    def _of_kind(self, kind: str, case: str) -> list[Stored]:
         with self._reading() as connection:
-            rows = connection.execute(_STORED.where(_E.kind == "promotion", _E.case_name == case).order_by(_E.at))
+            rows = connection.execute(_STORED.where(_E.kind == kind, _E.case_name == case).order_by(_E.at))
             return [_stored(row) for row in rows]
 
     def scan(
