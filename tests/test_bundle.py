@@ -426,3 +426,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "b")], capture_output=True, text=True, check=True)
     assert "File too large" in done.stdout
     assert not any(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------- optional files
+
+
+def test_a_bundle_without_an_optional_file_is_read(tmp_path: Path) -> None:
+    files = {name: content for name, content in FILES.items() if name not in bundle.OPTIONAL}
+    bundle.write(tmp_path / "b", files, makegood="0.1.0", case="loans", verdict="deploy")
+    assert bundle.read(tmp_path / "b").files == files
+    (tmp_path / "b" / "reference.json").write_bytes(b"{}")
+    assert "reference.json: got 'a file that the manifest does not list'; expected only those that it lists" in refused(tmp_path / "b")

@@ -22,6 +22,7 @@ from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
 from makegood.errors import BundleError, DataError
 from makegood.model import Model, Raw, Scorer, load, pack, verify
+from makegood.monitoring.reference import refer
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def test_the_forger_who_changes_nothing_is_not(packed: Path, tmp_path: Path) -> 
     assert load(forged(packed, {"card.md": FORGERIES[-1][1]}, tmp_path / "same")).id != ""
 
 
-@pytest.mark.parametrize("name", bundle.LIMITS)
+@pytest.mark.parametrize("name", sorted(bundle.LIMITS.keys() - bundle.OPTIONAL))
 def test_any_flipped_bit_of_a_real_bundle_is_refused(packed: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(packed, tmp_path / "b")
     rng = np.random.default_rng(len(name))
@@ -295,3 +296,26 @@ def test_an_intact_bundle_has_no_findings(packed: Path) -> None:
 def test_verify_tells_what_load_would_refuse(tmp_path: Path) -> None:
     (problem,) = verify(tmp_path / "nowhere")
     assert problem.got == "No such file or directory"
+
+
+# -------------------------------------------------------------------------------------------------------------- reference
+
+
+def test_a_reference_travels_in_the_bundle_and_a_forged_one_is_refused(loans: Model, rows: Raw, tmp_path: Path) -> None:
+    made = refer({"amount": np.arange(40.0)}, np.arange(40.0))
+    folder = tmp_path / "b"
+    assert pack(replace(loans, reference=made), folder, rows=rows, card="").reference == made
+    forgeries = [
+        (put("columns", 0, "bins", 0, "effective", value=1e9), "worth more rows"),
+        (put("columns", 0, "edges", 0, value=["x"]), "ValidationError"),
+        (put("n", value=0), "without rows"),
+        (drop("promise"), "missing required field"),
+        (lambda r: [r], "ValidationError"),
+    ]
+    for i, (edit, says) in enumerate(forgeries):
+        with pytest.raises(BundleError, match=says):
+            load(forged(folder, {"reference.json": edit}, tmp_path / f"forged{i}"))
+
+
+def test_a_bundle_of_an_earlier_version_has_no_reference(packed: Path) -> None:
+    assert load(packed).reference is None

@@ -70,6 +70,16 @@ def test_a_useful_model_ends_in_deploy_with_everything_in_the_runs_folder(done: 
     assert pipeline.last_run("loans", space / "runs").resolve() == done.folder
 
 
+def test_the_bundle_says_what_the_rows_that_it_was_judged_on_were_like(done: Run) -> None:
+    assert done.bundle is not None
+    assert done.evaluation is not None
+    model = load(done.bundle)
+    assert model.reference is not None
+    assert {c.column for c in model.reference.columns} == {*model.transform.inputs, ""}
+    assert model.reference.n == done.evaluation.n["test"]
+    assert model.reference.promise == pytest.approx(done.evaluation.promised.value)
+
+
 def test_every_stage_names_the_fingerprints_of_what_it_was_made_from(done: Run) -> None:
     stages = ["case", "prepare", "train", "evaluate"]
     for i, stage in enumerate(stages):

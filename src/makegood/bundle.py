@@ -1,8 +1,9 @@
 """A bundle's folder, read without trust and written whole or not at all.
 
-A bundle is a folder of exactly the files named in `LIMITS`. `manifest.json` gives the size and SHA-256 of every other file, and the
-manifest's own SHA-256 is the model's hash. Reading takes each file into memory once, verifies those bytes, and parses the same
-bytes: nothing is looked up by a name that a file contains, nothing is unpickled, nothing is executed before everything agreed.
+A bundle is a folder of exactly the files named in `LIMITS`, those that are `OPTIONAL` where its manifest lists them.
+`manifest.json` gives the size and SHA-256 of every other file, and the manifest's own SHA-256 is the model's hash. Reading takes
+each file into memory once, verifies those bytes, and parses the same bytes: nothing is looked up by a name that a file contains,
+nothing is unpickled, nothing is executed before everything agreed.
 
 The hashes tell damage, and a change made without knowing the format. Against a forger who recomputes them there are the golden
 rows (`makegood.model`) and the checks of each format below; who made a bundle is told by a signature, which is not built yet.
@@ -18,7 +19,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,8 +42,12 @@ LIMITS = {
     "golden.json": 64 * _MIB,
     "background.json": 16 * _MIB,
     "card.md": 4 * _MIB,
+    "reference.json": 16 * _MIB,
 }
 """The files of a bundle, and the most bytes that each may have."""
+
+OPTIONAL = frozenset({"reference.json"})
+"""Files that a bundle may lack, and those of earlier versions do; the manifest says which are there."""
 
 MAX_DEPTH = 32  # of nested lists and maps in a JSON file
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")  # operators that ONNX itself defines
@@ -100,12 +105,17 @@ def read(folder: Path) -> Contents:
         raise BundleError(
             Problem(str(folder), error.strerror or type(error).__name__, "a bundle's folder", "give the folder that holds manifest.json")
         ) from None
-    problems += [Problem(str(folder / name), "no such file", "a complete bundle", REMAKE) for name in LIMITS if name not in present]
+    problems += _missing(folder, LIMITS.keys() - OPTIONAL - present)
     if problems:
         raise BundleError(*problems)
     data = _bytes(folder / MANIFEST)
     manifest = parse_manifest(data, str(folder / MANIFEST))
-    files = {name: _bytes(folder / name) for name in LIMITS if name != MANIFEST}
+    problems += _missing(folder, manifest.files.keys() - present)
+    for name in sorted(present - manifest.files.keys() - {MANIFEST}):
+        problems.append(Problem(str(folder / name), "a file that the manifest does not list", "only those that it lists", REMAKE))
+    if problems:
+        raise BundleError(*problems)
+    files = {name: _bytes(folder / name) for name in LIMITS if name in manifest.files}
     for name, content in files.items():
         entry_ = manifest.files[name]
         for what, got, expected in (("bytes", len(content), entry_.bytes), ("SHA-256", sha256(content), entry_.sha256)):
@@ -115,6 +125,10 @@ def read(folder: Path) -> Contents:
     if problems:
         raise BundleError(*problems)
     return Contents(folder, manifest, sha256(data), files)
+
+
+def _missing(folder: Path, names: Set[str]) -> list[Problem]:
+    return [Problem(str(folder / name), "no such file", "a complete bundle", REMAKE) for name in LIMITS if name in names]
 
 
 def _entry_problems(entry: os.DirEntry[str]) -> Iterator[Problem]:
@@ -151,8 +165,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if manifest.sealed() != data:
         raise BundleError(Problem(where, f"seal {manifest.seal}", "the seal of this manifest, byte by byte", REMAKE))
     listed = set(manifest.files)
-    if listed != LIMITS.keys() - {MANIFEST}:
-        odd = ", ".join(sorted(listed ^ (LIMITS.keys() - {MANIFEST})))
+    if odd_ := (listed ^ (LIMITS.keys() - {MANIFEST})) - OPTIONAL:
+        odd = ", ".join(sorted(odd_))
         raise BundleError(Problem(where, f"files: {odd}", "exactly a bundle's files", REMAKE))
     return manifest
 

@@ -32,6 +32,7 @@ from makegood.economics.policy import Policy, expected, guaranteed, realised
 from makegood.economics.sets import Sets
 from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
 from makegood.golden import CELLS, FEWEST, ROWS, Golden, compare, json_cell, pick
+from makegood.monitoring.reference import Reference
 from makegood.scorer import INPUT, OUTPUT, Scorer
 from makegood.trust import explain as shapley
 
@@ -85,6 +86,7 @@ class Model:
     evaluation. `id` is the case's name and the start of the bundle's hash; empty until the model is packed. `block` bounds the memory:
     at most so many rows are worked on at once. `evaluations` bounds the work for the reasons that a decision comes with; packing fits
     it to the case's `serve.latency`, and a bundle keeps it, so that the same row has the same reasons on every machine and every day.
+    `reference` says what the rows were like on which the model was judged; None in bundles of earlier versions.
     """
 
     case: Mapping[str, Any]
@@ -100,6 +102,7 @@ class Model:
     id: str = ""
     block: int = 1 << 16
     evaluations: int = shapley.EVALUATIONS
+    reference: Reference | None = None
 
     @overload
     def decide(self, rows: Mapping[str, Any], *, reasons: int | None = None) -> Decision: ...
@@ -416,6 +419,8 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
         "golden.json": msgspec.to_builtins(_golden(model, rows)),
         "background.json": background,
     }
+    if model.reference is not None:
+        contents["reference.json"] = msgspec.to_builtins(model.reference)
     files = {name: bundle.dump_json(value) for name, value in contents.items()}
     files |= {"scorer.onnx": model.scorer.model, "card.md": card.encode()}
     bundle.write(target, files, makegood=__version__, case=str(model.case["case"]), verdict=model.verdict)
@@ -505,6 +510,7 @@ def _model(contents: bundle.Contents) -> Model:
         verdict=contents.manifest.verdict,
         id=f"{contents.manifest.case}@{contents.hash[:12]}",
         evaluations=evaluations,
+        reference=msgspec.convert(contents.json("reference.json"), Reference) if "reference.json" in contents.files else None,
     )
 
 

@@ -16,12 +16,14 @@ from makegood.contracts import Budget, Columns, Dataset, Floats, Ints, Predictiv
 from makegood.data import prepare as preparation
 from makegood.data import splits
 from makegood.data.transform import Transform
+from makegood.decided import values_of
 from makegood.economics import policy as policies
 from makegood.economics.calibrate import fit_promise
 from makegood.economics.policy import Policy
 from makegood.economics.sets import Sets, fit_sets
 from makegood.errors import CaseError, Problem
 from makegood.model import Model, Raw
+from makegood.monitoring.reference import Reference, observed, refer
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
 from makegood.stages.meter import Meter
@@ -29,6 +31,7 @@ from makegood.stages.prepare import Prepared, declared_limits
 from makegood.stages.train import Money, Resampling, Trained, share, train
 
 BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
+JUDGED = 50_000  # held-out rows, at most, that drift is told from
 
 Progress = Callable[[str, float], None]
 """Told the stage, and the share of the whole work that is done."""
@@ -109,6 +112,7 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
     with Meter() as meter:
         held, learnt = _rounds(prepared, extra, progress)
         model = _model(prepared, learnt)
+    model = replace(model, reference=_reference(prepared, held, learnt.transform))
     golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
     return Trials(held, learnt, model, golden, meter.used)
 
@@ -204,6 +208,16 @@ def _model(prepared: Prepared, learnt: Learnt) -> Model:
         conformal=learnt.trained.conformal,
         sets=learnt.sets,
     )
+
+
+def _reference(prepared: Prepared, held: HeldOut, transform: Transform) -> Reference:
+    """Return what held-out rows were like: promises and predictions on rows that were learnt from would be surer than those to come."""
+    rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: len(held)]
+    drawn = np.sort(np.random.default_rng(prepared.case.train.seed).permutation(len(held))[:JUDGED])
+    columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)))
+    assert isinstance(held.predictive, Probabilities | Quantiles), "what a model predicts"
+    seen = observed(columns, transform.images, values_of(held.predictive)[drawn])
+    return refer(seen, held.choices.promise[drawn], None if held.clusters is None else held.clusters[drawn])
 
 
 def _drawn(prepared: Prepared, n: int) -> Ints:
