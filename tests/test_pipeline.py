@@ -78,6 +78,10 @@ def test_the_bundle_says_what_the_rows_that_it_was_judged_on_were_like(done: Run
     assert {c.column for c in model.reference.columns} == {*model.transform.inputs, ""}
     assert model.reference.n == done.evaluation.n["test"]
     assert model.reference.promise == pytest.approx(done.evaluation.promised.value)
+    kept, gap = model.reference.kept, done.evaluation.gap
+    assert kept is not None
+    assert (kept.gap, kept.low, kept.high) == pytest.approx((gap.value, gap.low, gap.high))
+    assert kept.room > 0
 
 
 def test_every_stage_names_the_fingerprints_of_what_it_was_made_from(done: Run) -> None:

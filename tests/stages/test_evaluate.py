@@ -297,6 +297,10 @@ def test_quantities_of_a_number_are_one_action() -> None:
     assert found.decision_curve == ()
     assert found.slices == ()
     assert treatment(held, payoffs).positive is None
+    # The whole stock may be sold if as much was ever asked for; the grid of 65 numbers may miss by a step of them.
+    quantity = 5.0 * held.choices.option
+    most = np.max(3.0 * np.minimum(quantity, y.max()) - quantity - held.choices.promise)
+    assert held.room(payoffs) == pytest.approx(most)
 
 
 def test_three_classes_have_no_decision_curve() -> None:
@@ -307,6 +311,7 @@ def test_three_classes_have_no_decision_curve() -> None:
     payoffs = Payoffs.of(actions, "points", tuple("abc"))
     predictive = Probabilities(tuple("abc"), p)
     held = hold_out(Policy(payoffs), predictive, Rows({"x": p[:, 0]}, y), np.zeros(3))
+    assert held.room(payoffs) == pytest.approx(1.0 - p.max(axis=1).min())
     found = evaluate(held, payoffs, RECORD)
     assert found.verdict == "deploy"
     assert found.decision_curve == ()

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Columns, Floats, Ints
+from makegood.contracts import Columns, Estimate, Floats, Ints
 from makegood.economics import resample
 from makegood.errors import DataError, Problem
 
@@ -256,13 +256,48 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """How the promise was kept on rows that the model had not seen: what a promise test is declared from.
+
+    `gap` is promised − realised, with its interval at `level` (None: too few units for one); `room` the most by which a decision could
+    have paid more than it promised, whatever had come true.
+    """
+
+    gap: float
+    low: float | None
+    high: float | None
+    level: float
+    room: float
+
+    @classmethod
+    def of(cls, gap: Estimate, room: float) -> Self:
+        """Return what an estimate of the gap says.
+
+        >>> Kept.of(Estimate(0.5, float("nan"), float("nan"), "EUR"), 9.0)
+        Kept(gap=0.5, low=None, high=None, level=0.95, room=9.0)
+        """
+        plain = gap.to_json()
+        return cls(gap.value, plain["low"], plain["high"], gap.level, room)
+
+    def estimate(self, unit: str = "") -> Estimate:
+        """Return the gap with its interval.
+
+        >>> print(Kept(0.5, 0.0, 1.0, 0.95, 9.0).estimate("EUR"))
+        0.5 [0, 1] EUR
+        """
+        low, high = (np.nan if end is None else end for end in (self.low, self.high))
+        return Estimate(self.gap, low, high, unit, self.level)
+
+
+@dataclass(frozen=True)
 class Reference:
-    """The rows on which a bundle was judged: how many, the mean promise with its standard error (by unit), and each column."""
+    """The rows on which a bundle was judged: how many, the mean promise with its standard error (by unit), each column, and the gap."""
 
     n: int
     promise: float
     error: float
     columns: tuple[Profile, ...]
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a column that is there twice, and for an error that is none."""
@@ -271,11 +306,11 @@ class Reference:
             raise ValueError("a reference with a column twice, without rows, or with an error below 0")
 
 
-def refer(columns: Mapping[str, Any], promise: Floats, units: Ints | None = None) -> Reference:
+def refer(columns: Mapping[str, Any], promise: Floats, units: Ints | None = None, kept: Kept | None = None) -> Reference:
     """Return the reference that rows make: `columns` of n rows each (see `Column`; objects are categories), `promise` (n,) on them.
 
-    The column "" is the prediction. `units` (n,) name the entity of each row; None: rows are independent. Raises `DataError` where
-    there is no row, a promise is not finite, or lengths differ.
+    The column "" is the prediction. `units` (n,) name the entity of each row; None: rows are independent. `kept` says how the promise was
+    kept on them. Raises `DataError` where there is no row, a promise is not finite, or lengths differ.
 
     >>> made = refer({"age": np.arange(100.0)}, np.arange(100.0))
     >>> made.n, made.promise, len(made.columns[0].bins[0].rows)
@@ -294,7 +329,7 @@ def refer(columns: Mapping[str, Any], promise: Floats, units: Ints | None = None
         column = as_column(values)
         check_length(name, column, n)
         profiles.append(_profile(name, column, promise, block, size))
-    return Reference(n, float(promise.mean()), error, tuple(profiles))
+    return Reference(n, float(promise.mean()), error, tuple(profiles), kept)
 
 
 def check_promise(promise: Floats) -> Floats:

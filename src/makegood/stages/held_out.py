@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from makegood.contracts import Bools, Choices, Columns, Floats, Ints, Predictive, Probabilities
 from makegood.economics import policy as policies
 from makegood.economics.limits import kept, on_rows
+from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
 from makegood.economics.sets import Sets
 from makegood.stages import predictives
+
+_POSSIBLE = 65  # numbers that an outcome might have been
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,22 @@ class HeldOut:
     def payoff(self) -> Floats:
         """What the chosen options paid (n,)."""
         return np.asarray(self.realised[np.arange(len(self)), self.choices.option])
+
+    def room(self, payoffs: Payoffs) -> float:
+        """Return the most by which a decision could have paid more than it promised, had anything come true.
+
+        Any class may; of numbers, those between the least and the greatest that came.
+        """
+        known, rows = self.outcome, np.arange(len(self))
+        if isinstance(self.predictive, Probabilities):
+            possible: list[Any] = [*range(len(self.predictive.classes))]
+        else:
+            possible = [*np.linspace(np.min(known), np.max(known), _POSSIBLE)]
+        best = np.full(len(self), -np.inf)
+        for outcome in possible:
+            paid = policies.realised(payoffs, self.predictive, np.full_like(known, outcome), self.columns)
+            best = np.maximum(best, paid[rows, self.choices.option])
+        return float(np.max(best - self.choices.promise))
 
     @classmethod
     def pool(cls, parts: Sequence[HeldOut]) -> HeldOut:

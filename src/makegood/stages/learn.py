@@ -18,12 +18,13 @@ from makegood.data import splits
 from makegood.data.transform import Transform
 from makegood.decided import values_of
 from makegood.economics import policy as policies
+from makegood.economics import value
 from makegood.economics.calibrate import fit_promise
 from makegood.economics.policy import Policy
 from makegood.economics.sets import Sets, fit_sets
 from makegood.errors import CaseError, Problem
 from makegood.model import Model, Raw
-from makegood.monitoring.reference import Reference, observed, refer
+from makegood.monitoring.reference import Kept, Reference, observed, refer
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
 from makegood.stages.meter import Meter
@@ -217,7 +218,10 @@ def _reference(prepared: Prepared, held: HeldOut, transform: Transform) -> Refer
     columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)))
     assert isinstance(held.predictive, Probabilities | Quantiles), "what a model predicts"
     seen = observed(columns, transform.images, values_of(held.predictive)[drawn])
-    return refer(seen, held.choices.promise[drawn], None if held.clusters is None else held.clusters[drawn])
+    payoffs, promise = prepared.policy.payoffs, held.choices.promise
+    gap = value.paired(promise, held.payoff, payoffs.unit, clusters=held.clusters, seed=prepared.case.train.seed)
+    kept = Kept.of(gap, held.room(payoffs))
+    return refer(seen, promise[drawn], None if held.clusters is None else held.clusters[drawn], kept)
 
 
 def _drawn(prepared: Prepared, n: int) -> Ints:
