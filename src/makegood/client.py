@@ -27,11 +27,15 @@ from makegood.retry import Effort, Patience, Reply, failed, named
 if TYPE_CHECKING:
     import httpx2
 
+    from makegood.ledger.events import Alarmed
+
 T = TypeVar("T")
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 Body = dict[str, Any]
+Evidence = Mapping[str, str | float]
+"""A test's figures by name; `evidence` and `limit` are among them."""
 PATIENCE = Patience()
 JSON = {"content-type": "application/json"}
 
@@ -210,19 +214,30 @@ def _models() -> Asked[Body]:
     return Asked("GET", "/v1/models", _object)
 
 
-def _promote(name: str, by: str = "", why: str = "", force: bool = False) -> Asked[Body]:
-    """Make a model the champion; `force` lets in one whose verdict is refuse."""
-    return _change("promote", name, {"by": by, "why": why, "force": force})
+def _promote(
+    name: str, by: str = "", why: str = "", force: bool = False, evidence: Evidence | None = None, holdback: float | None = None
+) -> Asked[Body]:
+    """Make a model the champion, on `evidence` that it earns more than the one that is; a review reckons it.
+
+    `force`, and why, let in one without evidence, or whose verdict is refuse. The champion before keeps `holdback` of the units, as a
+    canary, until it is retired.
+    """
+    return _change("promote", name, {"by": by, "why": why, "force": force, "evidence": evidence, "holdback": holdback})
 
 
-def _rollback(name: str, by: str = "", why: str = "") -> Asked[Body]:
-    """Let the champion, `name`, go, and bring back the one before it."""
-    return _change("rollback", name, {"by": by, "why": why})
+def _rollback(name: str, by: str = "", why: str = "", evidence: Evidence | None = None) -> Asked[Body]:
+    """Let the champion, `name`, go, and bring back the one before it; say why, or on what evidence."""
+    return _change("rollback", name, {"by": by, "why": why, "evidence": evidence})
 
 
-def _canary(name: str, share: float, by: str = "", why: str = "", force: bool = False) -> Asked[Body]:
-    """Let a model decide on a share (between 0 and 1) of the units."""
-    return _change("canary", name, {"share": share, "by": by, "why": why, "force": force})
+def _canary(
+    name: str, share: float | None = None, by: str = "", why: str = "", force: bool = False, explore: Mapping[str, Any] | None = None
+) -> Asked[Body]:
+    """Let a model decide on a share (between 0 and 1) of the units, or on rows with chances of their own.
+
+    `explore` is what those chances are reckoned from, `monitoring.exploring.Exploration.to_json()`, where the case declares it.
+    """
+    return _change("canary", name, {"share": share, "by": by, "why": why, "force": force, "explore": explore})
 
 
 def _shadow(name: str, by: str = "", why: str = "", force: bool = False) -> Asked[Body]:
@@ -237,6 +252,51 @@ def _retire(name: str, by: str = "", why: str = "") -> Asked[Body]:
 
 def _change(verb: str, name: str, said: Body) -> Asked[Body]:
     return _post(f"/v1/models/{quote(name, safe='')}/{verb}", _present(said), _object)
+
+
+def _promotions(after: str = "", limit: int = 100) -> Asked[Body]:
+    """Return a page of `promotions`, every change of what serves with its evidence, the newest last.
+
+    `next` of the answer is what `after` is on the next page; None at the end.
+    """
+    return _page("promotions", after, limit)
+
+
+def _alarm(alarm: Alarmed | Mapping[str, Any], id: str | None = None) -> Asked[Receipt]:
+    """Write an alarm into the ledger, under an id that tells a repetition; return the receipt.
+
+    A mapping has an alarm's fields: test, model, evidence, limit, ticks and why; since and by.
+    """
+    said = dict(alarm) if isinstance(alarm, Mapping) else msgspec.to_builtins(alarm)
+    return _post("/v1/alarms", _present({**said, "id": id or uuid7(1)[0]}), _receipt)
+
+
+def _alarms(after: str = "", limit: int = 100) -> Asked[Body]:
+    """Return a page of `alarms`, the newest last, as `promotions` does."""
+    return _page("alarms", after, limit)
+
+
+def _page(name: str, after: str, limit: int) -> Asked[Body]:
+    more = f"&after={quote(after, safe='')}" if after else ""
+    return Asked("GET", f"/v1/{name}?limit={limit}{more}", _object)
+
+
+def _clock(at: datetime | str | int | None = None) -> Asked[datetime]:
+    """Return the time of a replay; where `at` is given (in ISO 8601, or microseconds since 1970, UTC) it is told to be that, or refuses.
+
+    The time goes forward alone, and a live service is not told it. Raises `CaseError` where `at` has no zone.
+    """
+    if isinstance(at, datetime) and at.tzinfo is None:
+        raise CaseError(Problem("at", str(at), "a time with its zone", "such as datetime.now(UTC)"))
+    return Asked("GET", "/v1/clock", _time) if at is None else _post("/v1/clock", {"at": at}, _time)
+
+
+def _time(reply: Reply) -> datetime:
+    said = str(_object(reply).get("at"))
+    try:
+        return datetime.fromisoformat(said)
+    except ValueError:
+        raise failed(reply.status, [Problem("the answer", said[:80], "a time", "is the URL right?")]) from None
 
 
 def described() -> Asked[Body]:
@@ -363,6 +423,10 @@ class Client:
     canary = _sync(_canary)
     shadow = _sync(_shadow)
     retire = _sync(_retire)
+    clock = _sync(_clock)
+    promotions = _sync(_promotions)
+    alarm = _sync(_alarm)
+    alarms = _sync(_alarms)
     ready = _sync(_ready)
 
 
@@ -416,4 +480,8 @@ class AsyncClient:
     canary = _async(_canary)
     shadow = _async(_shadow)
     retire = _async(_retire)
+    clock = _async(_clock)
+    promotions = _async(_promotions)
+    alarm = _async(_alarm)
+    alarms = _async(_alarms)
     ready = _async(_ready)

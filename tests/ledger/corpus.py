@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from makegood.ledger import anchors, chain, retention, schema
-from makegood.ledger.events import Decided, Erased, Event, Happened, Overridden, Private, Promoted, Shadow, encode, request_hash
+from makegood.ledger.events import Alarmed, Decided, Erased, Event, Happened, Overridden, Private, Promoted, Shadow, encode, request_hash
 
 SALT = "5eed" * 16
 LEDGER = chain.named(SALT)
@@ -51,9 +51,16 @@ def about(kind: str, id: str, decided: str, at: int, value: str | float = "yes")
 
 
 def promotion(id: str, at: int, verb: str = "promote") -> Event:
-    """Return a promotion."""
-    body = Promoted(verb, "credit-risk@1a2b3c4d5e6f", "1a" * 32, "Grace", share=0.1 if verb == "canary" else None)
+    """Return a promotion; one that makes a champion rests on evidence."""
+    proof: dict[str, str | int | float] = {"test": "betting", "evidence": 27.125, "limit": 20, "units": 5120} if verb == "promote" else {}
+    body = Promoted(verb, "credit-risk@1a2b3c4d5e6f", "1a" * 32, "Grace", share=0.1 if verb == "canary" else None, evidence=proof)
     return Event(id, "promotion", "credit-risk", "", "", at, request_hash(id.encode()), encode(body))
+
+
+def alarm(id: str, at: int) -> Event:
+    """Return an alarm."""
+    body = Alarmed("promise", "credit-risk@1a2b3c4d5e6f", "1a" * 32, 1234.5, 1000.0, at - STEP, 42, "it earns less than it promised")
+    return Event(id, "alarm", "credit-risk", "", "", at, request_hash(id.encode()), encode(body))
 
 
 def erasure(id: str, at: int, *, decided: str = "", unit: str = "", n: int = 1) -> Event:
@@ -78,7 +85,7 @@ def story(partition: int, n: int) -> list[Event]:
         if i % 5 == 2:
             told.append(about("override", f"o{partition}.{i:04}", id, at + 4 * STEP))
         if i == n // 2:
-            told.append(promotion(f"p{partition}-later", at + 5 * STEP))
+            told.append(alarm("a1-later", at + 5 * STEP) if partition else promotion("p0-later", at + 5 * STEP))
     return told
 
 

@@ -57,7 +57,7 @@ def test_a_whole_ledger_is_whole(original: Path) -> None:
         last = dict(connection.execute("SELECT partition, max(seq) FROM makegood_events GROUP BY 1").fetchall())
         kinds = {kind for (kind,) in connection.execute("SELECT DISTINCT kind FROM makegood_events")}
     assert {p: head.seq for p, head in found.partitions.items()} == last
-    assert kinds == {"decision", "outcome", "correction", "override", "promotion", "erasure"}
+    assert kinds == {"decision", "outcome", "correction", "override", "promotion", "erasure", "alarm"}
     assert found.to_json()["partitions"]["1"] == {"events": last[1], "hash": found.partitions[1].hash.hex()}
 
 

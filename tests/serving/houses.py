@@ -26,6 +26,9 @@ from makegood.serving.rollout import Rollouts
 from makegood.serving.service import Service
 from makegood.workspace import Workspace
 
+PROOF = {"test": "betting", "design": "paired", "evidence": 27.1, "limit": 20.0, "gain": 0.12, "low": 0.03, "high": 0.21, "units": 5120}
+"""What a promotion rests on, as a review reckons it."""
+
 
 def workspace(folder: Path, case: str, *lives: Live) -> Workspace:
     """Return a workspace with these bundles, a run each, in this order; the last is the case's latest."""

@@ -16,6 +16,7 @@ from tests import bundles
 
 from makegood import pipeline
 from makegood.case import Case
+from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
 from makegood.economics.sets import Sets
 from makegood.model import Model, pack
@@ -57,6 +58,33 @@ def champion() -> Live:
 def challenger() -> Live:
     """Return loans by uncalibrated probabilities: other promises, and here and there another action."""
     return live(replace(serving(bundles.loans()), calibrator=None), "challenger")
+
+
+BUDGET, WEEK_S = 2_000.0, 604_800.0
+"""What `exploring` may spend on exploration in a week."""
+
+
+def customers(model: Model, **more: Any) -> Model:
+    """Return a model whose case decides on customers, who come again, and says more at the top."""
+    model = serving(model)
+    return replace(model, case={**model.case, "data": {**model.case["data"], "group": "customer"}, **more})
+
+
+@cache
+def exploring() -> Live:
+    """Return loans to customers, of a case that declares exploration."""
+    return live(customers(bundles.loans(), feedback={"explore": {"budget": [BUDGET, WEEK_S]}}), "exploring")
+
+
+@cache
+def bold() -> Live:
+    """Return loans by other payoffs, which approves more often than `exploring`."""
+    actions: dict[str, Any] = {
+        "approve": {"payoff": {"no": "0.08 * amount", "yes": "-0.1 * amount"}},
+        "refer": {"payoff": "-40"},
+        "decline": {"payoff": "0"},
+    }
+    return live(customers(replace(bundles.loans(), calibrator=None, policy=Policy(Payoffs.of(actions, "EUR", ("no", "yes"))))), "bold")
 
 
 @cache

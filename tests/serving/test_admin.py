@@ -14,11 +14,12 @@ import pytest
 from tests import bundles
 from tests.bundles import ROW
 from tests.serving import lives
-from tests.serving.houses import House, house
+from tests.serving.houses import PROOF, House, house
 
 from makegood.ledger.erasure import erase
 from makegood.ledger.events import Promoted
 from makegood.serving import keys
+from makegood.serving.changes import Change
 from makegood.serving.rollout import VERBS
 
 
@@ -35,7 +36,7 @@ def change(where: House, verb: str, model: str, body: Any = None, status: int = 
 
 
 def test_a_decision_as_the_ledger_has_it(shop: House) -> None:
-    shop.rollouts.change("shadow", lives.challenger().name, by="Ada")
+    shop.rollouts.change(Change("shadow", lives.challenger().name, by="Ada"))
     answer = shop.client.post("/v1/decisions", json=ROW, headers={"Idempotency-Key": "mine"}).json()
     told = shop.client.get("/v1/decisions/mine").json()
     assert {name: told[name] for name in answer} == answer
@@ -64,7 +65,7 @@ def test_a_decision_as_the_ledger_has_it(shop: House) -> None:
 def test_a_decision_with_a_quantity(tmp_path: Path) -> None:
     with house(tmp_path, "bakery", lives.stock(), lives.live(replace(bundles.bakery(), conformal=None), "bare stock")) as shop:
         (other,) = {known.name for known in shop.rollouts.models()} - {lives.stock().name}
-        shop.rollouts.change("shadow", other, by="Ada")
+        shop.rollouts.change(Change("shadow", other, by="Ada"))
         answer = shop.client.post("/v1/decisions", json=ROW, headers={"Idempotency-Key": "mine"}).json()
         told = shop.client.get("/v1/decisions/mine").json()
         assert told["done"] == {"action": "stock", "quantity": answer["quantity"]}
@@ -74,7 +75,9 @@ def test_a_decision_with_a_quantity(tmp_path: Path) -> None:
 def test_models_and_their_changes(shop: House) -> None:
     first, second = lives.reasoning(), lives.challenger()
     told = shop.client.get("/v1/models").json()
-    assert (told["case"], told["champion"], told["line"], told["lacking"]) == ("loans", first.name, [first.name], {})
+    assert (told["case"], told["champion"], told["lacking"]) == ("loans", first.name, {})
+    (stand,) = told["line"]
+    assert stand == {"model": first.name, "at": stand["at"], "by": "start", "why": "", "forced": False, "evidence": {}}
     by_name = {model["name"]: model for model in told["models"]}
     assert by_name[first.name] == {"name": first.name, "verdict": "deploy", "created": first.created, "role": "champion", "folder": "run-1/bundle"}  # fmt: skip
     assert by_name[second.name]["role"] == ""
@@ -88,10 +91,12 @@ def test_models_and_their_changes(shop: House) -> None:
     assert change(shop, "canary", second.name, {"share": 0.25}) == {"verb": "canary", "changed": False, "champion": first.name, "canary": {"model": second.name, "share": 0.25}, "shadows": []}  # fmt: skip
     assert change(shop, "retire", second.name)["canary"] is None
     assert change(shop, "shadow", second.name, {"by": "Ada"})["shadows"] == [second.name]
-    assert change(shop, "promote", second.name[-12:])["champion"] == second.name
+    assert change(shop, "promote", second.name[-12:], {"evidence": PROOF})["champion"] == second.name
     answer = shop.client.post("/v1/decisions", json=ROW).json()
     assert answer["model"] == second.name
-    assert shop.client.post(f"/v1/models/{second.name}/rollback", content=b"").json()["champion"] == first.name
+    assert [(s["model"], s["by"], s["evidence"]) for s in shop.client.get("/v1/models").json()["line"]][1:] == [(second.name, "local", PROOF)]
+    assert shop.client.post(f"/v1/models/{second.name}/rollback", content=b"").json()["errors"][0]["where"] == "why"
+    assert change(shop, "rollback", second.name, {"why": "it loses"})["champion"] == first.name
     assert shop.client.post("/v1/decisions", json=ROW).json()["model"] == first.name
 
 
@@ -118,8 +123,8 @@ def test_where_stakes_are_high_a_key_is_no_person(tmp_path: Path) -> None:
     with house(tmp_path, "loans", first, second) as shop:
         for verb, body in (("promote", {}), ("canary", {"share": 0.1})):
             assert change(shop, verb, second.name, body, 422)["errors"][0]["where"] == "by"
-        assert change(shop, "promote", second.name, {"by": "Ada Lovelace"})["champion"] == second.name
-        assert change(shop, "rollback", second.name)["champion"] == first.name
+        assert change(shop, "promote", second.name, {"by": "Ada Lovelace", "evidence": PROOF})["champion"] == second.name
+        assert change(shop, "rollback", second.name, {"why": "it loses"})["champion"] == first.name
 
 
 def test_health_readiness_and_metrics(shop: House) -> None:
@@ -131,9 +136,9 @@ def test_health_readiness_and_metrics(shop: House) -> None:
     assert 'makegood_requests_total{route="/readyz",status="200"} 1.0' in metrics.text
     assert f'makegood_decisions_total{{action="{shop.client.post("/v1/decisions", json=ROW).json()["action"]}"' in metrics.text
 
-    shop.rollouts.change("shadow", lives.challenger().name, by="Ada")
+    shop.rollouts.change(Change("shadow", lives.challenger().name, by="Ada"))
     shutil.rmtree(shop.workspace.bundles("loans")[1])
-    shop.rollouts.change("promote", lives.reasoning().name, by="Ada")
+    shop.rollouts.change(Change("promote", lives.reasoning().name, by="Ada"))
     shop.rollouts._seen = ""  # as a process that starts now would
     shop.rollouts._loaded.clear()
     shop.rollouts.follow()
@@ -151,7 +156,7 @@ def test_health_readiness_and_metrics(shop: House) -> None:
 
 
 def test_a_bundle_that_cannot_be_loaded_is_shown_with_its_trouble(shop: House) -> None:
-    shop.rollouts.change("shadow", lives.challenger().name, by="Ada")
+    shop.rollouts.change(Change("shadow", lives.challenger().name, by="Ada"))
     (shop.workspace.bundles("loans")[1] / "card.md").write_text("another")
     shop.rollouts._seen = ""
     shop.rollouts.now = replace(shop.rollouts.now, shadows=())

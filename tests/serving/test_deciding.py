@@ -24,6 +24,7 @@ from makegood.serving.rollout import Canary, Rollout
 from makegood.serving.rows import Reader
 
 SECRET = b"secret"
+AT = 1_700_000_000_000_000
 
 
 def keyed(text: str) -> str:
@@ -52,7 +53,7 @@ def made(of: Rollout, sent: list[dict[str, Any]], units: list[str] | None = None
     asked = reader.read(json.dumps(sent).encode())
     names = units or [""] * len(sent)
     return decide(
-        of, reader, [Row(f"d{i}", row, keyed(unit), b"r", asked.ignored[i] if asked.ignored else ()) for i, (row, unit) in enumerate(zip(asked.rows, names, strict=True))], SECRET
+        of, reader, [Row(f"d{i}", row, keyed(unit), b"r", AT, asked.ignored[i] if asked.ignored else ()) for i, (row, unit) in enumerate(zip(asked.rows, names, strict=True))], SECRET
     )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def test_the_same_id_twice_in_a_batch_is_two_rows() -> None:
     of = rollout(lives.champion(), Canary(lives.challenger(), 0.5, "salt"))
     reader = Reader({}, [lives.champion().model])
     asked = reader.read(json.dumps([ROW, ROW | {"amount": 1}]).encode())
-    two = decide(of, reader, [Row("same", row, "", bytes([i])) for i, row in enumerate(asked.rows)], SECRET)
+    two = decide(of, reader, [Row("same", row, "", bytes([i]), AT) for i, row in enumerate(asked.rows)], SECRET)
     assert [one.event.request for one in two] == [b"\x00", b"\x01"]
     assert [private(one).inputs["amount"] for one in two] == [5000.0, 1.0]
 
@@ -202,15 +203,15 @@ def test_a_shadows_failure_harms_nothing() -> None:
     of = rollout(lives.stock(), None, lives.champion())
     reader = Reader({}, [lives.stock().model], [lives.champion().model])
     asked = reader.read(json.dumps(sent).encode())
-    out = decide(of, reader, [Row(f"{i}", row, "", b"") for i, row in enumerate(asked.rows)], SECRET)
+    out = decide(of, reader, [Row(f"{i}", row, "", b"", AT) for i, row in enumerate(asked.rows)], SECRET)
     assert [len(body(one).shadows) for one in out] == [0, 1]
 
 
 def test_a_fine_grid_lists_what_could_come_about() -> None:
     grid = [f"stock {i}" for i in range(MOST_OPTIONS + 1)]
-    assert _Odds(grid, grid, 0.75).of("stock 3", "stock 5") == (("stock 3", "stock 5"), (0.75, 0.25), 0.75)
-    assert _Odds(grid, (), 1.0).of("stock 3", "stock 3") == (("stock 3",), (1.0,), 1.0)
-    assert _Odds(["a", "b"], ["b", "c"], 0.5).of("a", "c") == (("a", "b", "c"), (0.5, 0.0, 0.5), 0.5)
+    assert _Odds(grid, grid).of("stock 3", "stock 5", 0.75) == (("stock 3", "stock 5"), (0.75, 0.25), 0.75)
+    assert _Odds(grid, ()).of("stock 3", "stock 3", 1.0) == (("stock 3",), (1.0,), 1.0)
+    assert _Odds(["a", "b"], ["b", "c"]).of("a", "c", 0.5) == (("a", "b", "c"), (0.5, 0.0, 0.5), 0.5)
 
 
 def test_rows_without_a_single_value_are_rows() -> None:
@@ -218,5 +219,5 @@ def test_rows_without_a_single_value_are_rows() -> None:
     stranger = replace(model, transform=Transform([Column("score", "number")]))
     reader = Reader({}, [stranger])
     asked = reader.read(b'[{}, {"score": 1}]')
-    out = decide(rollout(lives.stock()), reader, [Row(f"{i}", row, "", b"") for i, row in enumerate(asked.rows)], SECRET)
+    out = decide(rollout(lives.stock()), reader, [Row(f"{i}", row, "", b"", AT) for i, row in enumerate(asked.rows)], SECRET)
     assert [body(one).quantity for one in out] == [model.decide({}).quantity] * 2

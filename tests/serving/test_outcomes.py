@@ -16,12 +16,13 @@ import pytest
 from tests import bundles
 from tests.bundles import ROW
 from tests.serving import lives
-from tests.serving.houses import House, house
+from tests.serving.houses import PROOF, House, house
 
 from makegood.contracts import Task
 from makegood.errors import CaseError
 from makegood.ledger.events import Happened, Private, micro, now_us
 from makegood.ledger.retention import archive
+from makegood.serving.changes import Change
 from makegood.serving.history import paid
 from makegood.serving.live import Live
 from makegood.serving.outcomes import MOST_ENTRIES, moment, value_of
@@ -265,11 +266,11 @@ def test_without_inputs_or_without_its_model_nothing_is_reckoned_and_nothing_los
     with house(tmp_path, "loans", lives.discreet(), lives.challenger()) as shy:
         decision = decided(shy)["id"]
         assert post(shy, "outcomes", {"decision": decision, "outcome": "no"}, 201).json()["realised"] is None
-        shy.rollouts.change("promote", lives.challenger().name, by="Ada")
+        shy.rollouts.change(Change("promote", lives.challenger().name, by="Ada", evidence=PROOF))
         told, gone = decided(shy), decided(shy)["id"]
         value = post(shy, "outcomes", {"decision": told["id"], "outcome": "no"}, 201).json()["realised"]
         assert value == pytest.approx(pays(told["action"], "no"))
-        shy.rollouts.change("rollback", lives.challenger().name, by="Ada")
+        shy.rollouts.change(Change("rollback", lives.challenger().name, by="Ada", why="a test"))
         shutil.rmtree(shy.workspace.bundles("loans")[1])
         shy.rollouts._kept.clear()
         decided(shy)  # the next request is read for the models that serve now, and the others are let go

@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import bundles
 from tests.serving import lives
-from tests.serving.houses import workspace
+from tests.serving.houses import PROOF, workspace
 
 from makegood.errors import BundleError, CaseError, Refused
 from makegood.ledger.events import Event, Promoted, Stored, encode
 from makegood.ledger.store import Ledger
+from makegood.serving.changes import Change
 from makegood.serving.live import Live
 from makegood.serving.problems import Trouble
 from makegood.serving.rollout import MOST_SHADOWS, START, VERBS, Known, Rollout, Rollouts, Share, Stand, Wanted, after, state
@@ -97,16 +98,16 @@ def test_the_fold_by_hand() -> None:
         says("rollback", "a"),  # nothing before it
     ]
     wanted = state(events(said))
-    assert wanted == Wanted((Stand("a", True),), Share("b", 0.3, "e2"), ("c",))
+    assert wanted == Wanted((Stand("a", True, "e1"),), Share("b", 0.3, "e2"), ("c",))
     assert wanted.forced
     wanted = after(wanted, "x", says("promote", "b"))
-    assert wanted == Wanted((Stand("a", True), Stand("b")), None, ("c",))
+    assert wanted == Wanted((Stand("a", True, "e1"), Stand("b", False, "x")), None, ("c",))
     wanted = after(wanted, "y", says("canary", "c", 0.5))
-    assert wanted == Wanted((Stand("a", True), Stand("b")), Share("c", 0.5, "y"))
+    assert wanted == Wanted((Stand("a", True, "e1"), Stand("b", False, "x")), Share("c", 0.5, "y"))
     assert after(wanted, "z", says("canary", "d", 0.2)).canary == Share("d", 0.2, "z")
     assert after(wanted, "z", says("retire", "c")).canary is None
     assert after(wanted, "z", says("canary", "d")) == wanted  # no share
-    assert after(wanted, "z", says("rollback", "b")) == Wanted((Stand("a", True),))
+    assert after(wanted, "z", says("rollback", "b")) == Wanted((Stand("a", True, "e1"),))
     assert state([]) == Wanted()
     assert Wanted().champion == ""
     assert not Wanted().forced
@@ -135,6 +136,10 @@ def said(ledger: Ledger) -> list[Promoted]:
     return [msgspec.json.decode(p.event.body, type=Promoted) for p in ledger.reader.promotions("loans")]
 
 
+def change(rollouts: Rollouts, verb: str, model: str, **more: Any) -> Stored | None:
+    return rollouts.change(Change(verb, model, **more))
+
+
 def refused(call: Any, status: int, words: str) -> Trouble:
     with pytest.raises(Trouble, match=words) as caught:
         call()
@@ -159,9 +164,13 @@ def test_a_service_begins_with_the_last_run_and_stays_with_the_ledger(ledger: Le
     assert len(said(ledger)) == 1
     assert again.newer == (second.name if second.created > first.created else "")
 
-    named = Rollouts.open(ledger, place, "loans", run / "bundle")  # by its folder it is promoted
+    with pytest.raises(Refused, match=r"no evidence.*it earns more than the champion.*--force"):
+        Rollouts.open(ledger, place, "loans", run / "bundle")
+    named = Rollouts.open(ledger, place, "loans", run / "bundle", force=True)  # by its folder it is promoted
     assert named.now.champion.name == second.name
-    named.change("rollback", second.name, by="Ada")
+    assert (said(ledger)[-1].forced, said(ledger)[-1].why) == (True, "the service was started with it by --force")
+    assert named.wanted.line[-1].forced
+    change(named, "rollback", second.name, by="Ada", why="it loses")
     restarted = Rollouts.open(ledger, place, "loans", run / "bundle")  # the same command again does not undo what was done since
     assert restarted.now.champion.name == first.name
     assert restarted.newer == (second.name if second.created > first.created else "")
@@ -233,34 +242,33 @@ def test_what_comes_and_goes_is_seen(ledger: Ledger, tmp_path: Path) -> None:
 def test_a_life_of_changes(ledger: Ledger, tmp_path: Path) -> None:
     first, second, third = lives.champion(), lives.challenger(), lives.reasoning()
     rollouts = opened(ledger, tmp_path, first, second, third)
-    change = rollouts.change
-    stored = change("shadow", third.name, by="Ada", why="to see")
+    stored = change(rollouts, "shadow", third.name, by="Ada", why="to see")
     assert stored is not None
     assert msgspec.json.decode(stored.event.body, type=Promoted) == Promoted("shadow", third.name, third.hash, "Ada", None, "to see")
     assert [live.name for live in rollouts.now.shadows] == [third.name]
-    assert change("shadow", third.name, by="Ada") is None  # nothing to change, nothing written
+    assert change(rollouts, "shadow", third.name, by="Ada") is None  # nothing to change, nothing written
 
-    begun = change("canary", second.name, by="Ada", share=0.1)
+    begun = change(rollouts, "canary", second.name, by="Ada", share=0.1)
     assert begun is not None
     grown = rollouts.now
     assert grown.canary is not None
     assert (grown.canary.live.name, grown.canary.share, grown.canary.salt) == (second.name, 0.1, begun.event.id)
-    change("canary", second.name.rpartition("@")[2], by="Ada", share=0.5)
+    change(rollouts, "canary", second.name.rpartition("@")[2], by="Ada", share=0.5)
     assert rollouts.now.canary == replace(grown.canary, share=0.5)
     assert rollouts.now.champion is grown.champion  # not loaded twice
     assert rollouts.wanted.names == (first.name, second.name, third.name)
 
-    change("promote", second.name, by="Ada")
+    change(rollouts, "promote", second.name, by="Ada", evidence=PROOF)
     assert rollouts.now == Rollout(rollouts.now.champion, None, rollouts.now.shadows)
     assert rollouts.now.champion.name == second.name
-    assert change("promote", second.name, by="Ada") is None
-    change("promote", third.name, by="Ada")
+    assert change(rollouts, "promote", second.name, by="Ada", evidence=PROOF) is None
+    change(rollouts, "promote", third.name, by="Ada", evidence=PROOF)
     assert rollouts.now.shadows == ()
-    change("rollback", third.name, by="Ada")
-    change("rollback", second.name[-12:], by="Ada")
+    change(rollouts, "rollback", third.name, by="Ada", why="it loses")
+    change(rollouts, "rollback", second.name[-12:], by="Ada", why="it loses")
     assert rollouts.now.champion.name == first.name
-    change("shadow", second.name, by="Ada")
-    change("retire", second.name, by="Ada")
+    change(rollouts, "shadow", second.name, by="Ada")
+    change(rollouts, "retire", second.name, by="Ada")
     assert rollouts.now.shadows == ()
     ats = [p.event.at for p in ledger.reader.promotions("loans")]
     assert ats == sorted(set(ats))
@@ -272,7 +280,7 @@ def test_changes_that_are_refused(ledger: Ledger, tmp_path: Path, refuser: Live)
     n = len(said(ledger))
 
     def no(words: str, verb: str, name: str, **more: Any) -> None:
-        trouble = refused(lambda: rollouts.change(verb, name, by="Ada", **more), 422, "cannot be changed like that")
+        trouble = refused(lambda: change(rollouts, verb, name, by="Ada", **more), 422, "cannot be changed like that")
         assert words in "\n".join(map(str, trouble.problems))
 
     for share in (None, 0.0, 1.0, float("nan"), -0.1):
@@ -283,10 +291,10 @@ def test_changes_that_are_refused(ledger: Ledger, tmp_path: Path, refuser: Live)
     no("the champion, loans@", "rollback", second.name)
     no("a canary or a shadow; this is the champion", "retire", first.name)
     no("a model that serves", "retire", second.name)
-    no("true, since the verdict", "promote", refuser.name)
-    refused(lambda: rollouts.change("promote", lives.stock().name, by="Ada"), 422, "is a bundle of bakery")
+    no("true, since the verdict", "promote", refuser.name, evidence=PROOF)
+    refused(lambda: change(rollouts, "promote", lives.stock().name, by="Ada"), 422, "is a bundle of bakery")
     assert len(said(ledger)) == n
-    rollouts.change("promote", refuser.name, by="Ada", force=True)
+    change(rollouts, "promote", refuser.name, by="Ada", force=True, why="to see")
     assert rollouts.now.forced
     assert said(ledger)[-1].forced
 
@@ -295,8 +303,8 @@ def test_more_shadows_than_rows_should_be_scored_by(ledger: Ledger, tmp_path: Pa
     found = [lives.live(lives.serving(bundles.loans(), reasons=k), f"shadow-{k}") for k in range(3, 4 + MOST_SHADOWS)]
     rollouts = opened(ledger, tmp_path, lives.champion(), *found)
     for live in found[:MOST_SHADOWS]:
-        rollouts.change("shadow", live.name, by="Ada")
-    trouble = refused(lambda: rollouts.change("shadow", found[-1].name, by="Ada"), 422, "cannot be changed")
+        change(rollouts, "shadow", live.name, by="Ada")
+    trouble = refused(lambda: change(rollouts, "shadow", found[-1].name, by="Ada"), 422, "cannot be changed")
     assert f"at most {MOST_SHADOWS} shadows" in str(trouble.problems[0])
 
 
@@ -307,11 +315,11 @@ def test_where_stakes_are_high_a_person_answers(ledger: Ledger, tmp_path: Path) 
     rollouts = opened(ledger, tmp_path, first, second)
     for by in ("", "  ", "Start"):
         for verb, share in (("promote", None), ("canary", 0.2)):
-            trouble = refused(lambda v=verb, s=share, b=by: rollouts.change(v, second.name, by=b, share=s), 422, "cannot be changed")
+            trouble = refused(lambda v=verb, s=share, b=by: change(rollouts, v, second.name, by=b, share=s), 422, "cannot be changed")
             assert "a person's name, since the case is one of high stakes" in str(trouble.problems[0])
-    rollouts.change("promote", second.name, by="Ada Lovelace")
+    change(rollouts, "promote", second.name, by="Ada Lovelace", evidence=PROOF)
     assert said(ledger)[-1].by == "Ada Lovelace"
-    rollouts.change("rollback", second.name, by="")
+    change(rollouts, "rollback", second.name, by="", why="it loses")
 
 
 def spoilt(folder: Path) -> None:
@@ -333,7 +341,7 @@ def test_a_bundle_whose_golden_rows_differ_takes_no_traffic(ledger: Ledger, tmp_
     spoilt(folder)
     name = next(known.name for known in rollouts.models() if known.folder == folder)
     for verb, share in (("promote", None), ("canary", 0.1), ("shadow", None)):
-        trouble = refused(lambda v=verb, s=share: rollouts.change(v, name, by="Ada", share=s), 422, "takes no traffic")
+        trouble = refused(lambda v=verb, s=share: change(rollouts, v, name, by="Ada", share=s, evidence=PROOF), 422, "takes no traffic")
         assert "promise" in str(trouble.problems[0])
         assert str(tmp_path) not in str(trouble.problems[0])
     assert len(said(ledger)) == 1
@@ -355,12 +363,12 @@ def test_another_process_follows_what_it_can_and_says_what_it_lacks(ledger: Ledg
     there_place = workspace(tmp_path / "there", "loans", first)
     there = Rollouts.open(ledger, there_place, "loans")
     assert not there.follow()
-    here.change("shadow", third.name, by="Ada")
-    here.change("canary", second.name, by="Ada", share=0.5)
+    change(here, "shadow", third.name, by="Ada")
+    change(here, "canary", second.name, by="Ada", share=0.5)
     assert there.follow()
     assert (there.now.canary, there.now.shadows) == (None, ())
     assert set(there.lacking) == {second.name, third.name}
-    here.change("promote", second.name, by="Ada")
+    change(here, "promote", second.name, by="Ada", evidence=PROOF)
     assert not there.follow()
     assert there.now.champion.name == first.name
     assert "There is no bundle" in there.lacking[second.name]
@@ -371,7 +379,7 @@ def test_another_process_follows_what_it_can_and_says_what_it_lacks(ledger: Ledg
     assert there.follow()
     assert there.now.champion.name == second.name
     assert set(there.lacking) == {third.name}
-    there.change("retire", third.name, by="Ada")  # what is gone can be retired all the same
+    change(there, "retire", third.name, by="Ada")  # what is gone can be retired all the same
     assert there.lacking == {}
     assert said(ledger)[-1].model_hash == third.hash
 
@@ -383,7 +391,7 @@ def test_models_that_do_not_serve_are_let_go(ledger: Ledger, tmp_path: Path) -> 
     gc.collect()
     assert refs[0]() is rollouts.now.champion
     assert [ref() is not None for ref in refs[1:]] == [False, True, True]  # the last two that were asked for
-    rollouts.change("promote", found[1].name, by="Ada")
+    change(rollouts, "promote", found[1].name, by="Ada", evidence=PROOF)
     rollouts.named(found[2].name)
     rollouts.named(found[3].name)
     gc.collect()

@@ -15,6 +15,7 @@ import pytest
 from tests.bundles import ROW
 from tests.databases import Server
 from tests.serving import lives
+from tests.serving.houses import PROOF
 from tests.serving.processes import Running, refused, serving, workspace
 
 from makegood.errors import BundleError, Problem
@@ -121,7 +122,7 @@ def test_a_change_reaches_every_worker_and_a_signal_ends_them_all(space: Path, p
     run.mkdir()
     (run / "bundle").symlink_to(live.folder)
     with serving(space, "--workers", "2", env={LEDGER: postgres}) as at:
-        assert at.ask("POST", f"/v1/models/{live.name}/promote").status_code == 200
+        assert at.ask("POST", f"/v1/models/{live.name}/promote", json={"evidence": PROOF}).status_code == 200
 
         def everywhere() -> bool:
             answers = [at.ask("POST", "/v1/decisions", content=json.dumps(ROW), headers=JSON).json()["model"] for _ in range(8)]

@@ -16,7 +16,7 @@ import pytest
 from tests import bundles
 from tests.bundles import ROW
 from tests.serving import lives
-from tests.serving.houses import House, house
+from tests.serving.houses import PROOF, House, house
 
 from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
@@ -103,7 +103,8 @@ class Load:
 
 def changed(where: House, verb: str, live: Live, share: float = 0.0) -> Change:
     began = time.perf_counter()
-    answer = where.client.post(f"/v1/models/{live.name}/{verb}", json={"by": "Ada"} | ({"share": share} if share else {}))
+    said: dict[str, Any] = {"by": "Ada", "why": "a test"} | ({"share": share} if share else {})
+    answer = where.client.post(f"/v1/models/{live.name}/{verb}", json=said | ({"evidence": PROOF} if verb == "promote" else {}))
     assert answer.status_code == 200, answer.text
     wanted = where.rollouts.wanted
     canary = wanted.canary

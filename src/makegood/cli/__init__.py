@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from makegood import __version__
-from makegood.cli import deciding, ledger, making, serving
+from makegood.cli import deciding, feedback, ledger, making, serving
 from makegood.errors import MakegoodError, NotBuilt, Problem, Refused
 
 app = typer.Typer(
@@ -27,9 +27,6 @@ app = typer.Typer(
 )
 
 PLANNED = {
-    "review": "promised against realised",
-    "promote": "promotion of a challenger",
-    "rollback": "rollback of a champion",
     "loop": "the closed loop",
     "plan": "the business plan",
     "analyse": "case analysis",
@@ -95,6 +92,9 @@ app.command()(making.cases)
 app.command()(making.doctor)
 app.add_typer(ledger.ledger)
 app.command()(serving.serve)
+app.command()(feedback.review)
+app.command()(feedback.promote)
+app.command()(feedback.rollback)
 app.add_typer(serving.keys)
 
 

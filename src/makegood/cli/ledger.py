@@ -33,8 +33,9 @@ def _held(url: str, folder: Path) -> Any:
     from makegood.ledger.store import Ledger
 
     spool = folder / "spool.jsonl"
-    with snapshot.reading(url):  # what is not there must not be made
-        return Ledger.open(url, spool=spool if spool.exists() else None)
+    with snapshot.reading(url) as connection:  # what is not there must not be made
+        replayed = snapshot.replayed(connection)  # then the spool is of a live ledger beside it
+        return Ledger.open(url, spool=spool if spool.exists() and not replayed else None, replayed=replayed)
 
 
 @ledger.command()
@@ -85,11 +86,16 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write every decision, with its outcome, to a Parquet file."""
+    from makegood.ledger import snapshot
     from makegood.ledger.export import parquet
 
-    path, n = parquet(_ledger(named, workspace)[0], out)
-    say(f"{n:,} decisions", as_json=as_json)
-    print_json({"decisions": n, "out": str(path.resolve())}) if as_json else print(path.resolve())
+    url, _ = _ledger(named, workspace)
+    path, n = parquet(url, out)
+    with snapshot.reading(url) as connection:
+        replayed = snapshot.replayed(connection)
+    say(f"{n:,} decisions{', of a replay' if replayed else ''}", as_json=as_json)
+    told: dict[str, Any] = {"decisions": n, "out": str(path.resolve())} | ({"replayed": True} if replayed else {})
+    print_json(told) if as_json else print(path.resolve())
 
 
 @ledger.command()

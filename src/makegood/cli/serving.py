@@ -4,40 +4,81 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from makegood.cli.options import HERE, Json, Workspace
+from makegood.cli.options import HERE, Json, Workspace, grouped
 from makegood.cli.shown import print_json, say
+from makegood.errors import CaseError, Problem
+
+if TYPE_CHECKING:
+    from makegood.serving.locate import Place
 
 
+@dataclass(frozen=True)
+class Address:
+    """The options of where a service listens."""
+
+    host: Annotated[str, typer.Option(help="The address to listen on; beyond this machine only with keys.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes; more than one need a PostgreSQL ledger.")] = 1
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """The options of a replay."""
+
+    replay: Annotated[bool, typer.Option(help="Decide on history, at the time that it is told, for this machine alone.")] = False
+    ledger: Annotated[str, typer.Option(metavar="FILE|URL", help="Of a replay; default: replay.sqlite beside the live ledger.")] = ""
+    at: Annotated[str, typer.Option(metavar="TIME", help="With which a new replay begins; default: 1970.")] = ""
+
+    def of(self, place: Place) -> Place:
+        """Return the place, of a replay where one is wanted; raises `CaseError` where what is said of one is said of none."""
+        from makegood.ledger import clock, snapshot
+        from makegood.serving.locate import LEDGER, Replay
+
+        said = {"--ledger": self.ledger, "--at": self.at}
+        if stray := [] if self.replay else [name for name, value in said.items() if value]:
+            mend = f"a live service has the wall's time, and the ledger of {LEDGER} or of its workspace"
+            raise CaseError(Problem(stray[0], said[stray[0]], "--replay as well", mend))
+        if not self.replay:
+            return place
+        named = self.ledger if "://" in self.ledger or not self.ledger else snapshot.at_url(Path(self.ledger).resolve())
+        return replace(place, replay=Replay(named, clock.instant(self.at, "--at") if self.at else 0))
+
+
+@grouped
 def serve(
     case: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder.")],
-    host: Annotated[str, typer.Option(help="The address to listen on; beyond this machine only with keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes; more than one need a PostgreSQL ledger.")] = 1,
+    address: Address = Address(),
     force: Annotated[bool, typer.Option(help="Serve a model whose verdict is refuse.")] = False,
+    replaying: Replaying = Replaying(),
     workspace: Workspace = HERE,
     as_json: Json = False,
 ) -> None:
     """Decide over HTTP; every decision is in the ledger before it is answered.
 
     The ledger is a SQLite file in the workspace, or the PostgreSQL of the environment's MAKEGOOD_LEDGER. It speaks plain HTTP: TLS
-    is for the balancer, or the reverse proxy, in front. Stop it with Ctrl-C or SIGTERM: what was asked is answered first.
+    is for the balancer, or the reverse proxy, in front. Stop it with Ctrl-C or SIGTERM: what was asked is answered first. With
+    --replay it is told the time by POST /v1/clock, and what it writes never lies among live decisions.
     """
     from makegood.serving.locate import locate
     from makegood.serving.start import Listen, serve
 
+    replay = replaying.replay
+
     def ready(url: str, model: str, ledger: str) -> None:
         if as_json:
-            print_json({"url": url, "model": model, "ledger": ledger, "pid": os.getpid(), "workers": workers})
+            told = {"url": url, "model": model, "ledger": ledger, "pid": os.getpid(), "workers": address.workers}
+            print_json(told | ({"replayed": True} if replay else {}))
         else:
-            print(f"{model} decides at {url}  ledger: {ledger}  pid: {os.getpid()}")
+            print(f"{model} {'replays' if replay else 'decides'} at {url}  ledger: {ledger}  pid: {os.getpid()}")
         sys.stdout.flush()
 
-    serve(locate(case, workspace), Listen(host, port, workers), force=force, ready=ready)
+    serve(replaying.of(locate(case, workspace)), Listen(address.host, address.port, address.workers), force=force, ready=ready)
 
 
 keys = typer.Typer(name="keys", help="Make, list and revoke the keys of a case's service.", no_args_is_help=True, rich_markup_mode=None)

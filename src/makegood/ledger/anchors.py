@@ -189,7 +189,12 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 
 
 def anchor(url: str, folder: Path | None = None) -> tuple[Anchor, ...]:
-    """Sign the heads of a ledger as they are now, and return the anchors; a service may be writing to it."""
+    """Sign the heads of a ledger as they are now, and return the anchors; a service may be writing to it.
+
+    Raises `LedgerError` where it is a replay: it proves nothing of what was decided, and anchors beside it are those of a live ledger.
+    """
     with snapshot.reading(url) as connection:
+        if snapshot.replayed(connection):
+            raise LedgerError(Problem("ledger", "a replay", "a live ledger", "nothing is anchored of a replay: replay it again"))
         ledger, now = snapshot.named(connection), heads(connection)
     return Anchors(folder or snapshot.folder(url)).write(ledger, now)

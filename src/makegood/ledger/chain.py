@@ -14,9 +14,13 @@ from makegood.ledger.events import Event
 SALT_BYTES = 16
 
 
-def named(salt: str) -> str:
-    """Return the id of a ledger: it comes from the salt of its pseudonyms, so that the chain covers the salt as well."""
-    return hashlib.sha256(b"makegood ledger id 1\0" + salt.encode()).hexdigest()[:32]
+def named(salt: str, *, replayed: bool = False) -> str:
+    """Return the id of a ledger: it comes from the salt of its pseudonyms, so that the chain covers the salt as well.
+
+    The id of a replay is another than that of a live ledger with the same salt, so that every hash tells which of the two it is.
+    """
+    kind = b"makegood replayed ledger id 1\0" if replayed else b"makegood ledger id 1\0"
+    return hashlib.sha256(kind + salt.encode()).hexdigest()[:32]
 
 
 def genesis(ledger: str, partition: int) -> bytes:

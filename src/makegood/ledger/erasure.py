@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from makegood.errors import DataError, LedgerError, Problem
 from makegood.ids import uuid7
-from makegood.ledger.events import Erased, Event, encode, now_us, request_hash
+from makegood.ledger.events import Erased, Event, encode, request_hash
 from makegood.ledger.private import Erasure, destroy
 from makegood.ledger.store import Ledger
 
@@ -41,7 +41,7 @@ def erase(ledger: Ledger, *, unit: str | None, decisions: Sequence[str], by: str
     def work(connection: sa.Connection, write: Write) -> int:
         counts = [destroy(connection, each) for each in wanted]
         bodies = [encode(Erased(by, n, why)) for n in counts]
-        ids, at = uuid7(len(wanted)), now_us()
+        ids, at = uuid7(len(wanted)), ledger.now_us()
         write(
             [
                 Event(id, "erasure", "", each.about, each.unit, at, request_hash(body), body)

@@ -86,6 +86,7 @@ class Decided(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     shadows: tuple[Shadow, ...] = ()
     inputs_mac: str = ""  # keyed hash of the inputs, where the case keeps no inputs
     forced: bool = False  # decided by a model whose verdict is refuse
+    explored: int | None = None  # what it counts for against the budget of exploration, in millionths; None where nothing was tried
 
 
 class Private(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -125,7 +126,9 @@ class Promoted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """The body of a promotion, a change of what serves.
 
     `verb` is promote, rollback, canary, shadow or retire; `model` the bundle's name and `model_hash` its manifest's SHA-256; `share`
-    the canary's. `forced` says that a model whose verdict is refuse was let in.
+    the canary's. `forced` says that a model was let in whose verdict is refuse, or that has not shown that it earns more. `evidence`
+    is what the change rests on, a test's figures by name. `explore` holds, where a canary is tried by chances of each row, what they
+    are reckoned from (`monitoring.exploring.Exploration`); `holdback` the share of units that the champion before keeps for a while.
     """
 
     verb: str
@@ -135,6 +138,9 @@ class Promoted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     share: float | None = None
     why: str = ""
     forced: bool = False
+    evidence: dict[str, str | int | float] = {}
+    explore: dict[str, Any] | None = None
+    holdback: float | None = None
 
 
 class Erased(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

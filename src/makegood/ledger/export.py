@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from makegood.errors import DataError, Problem
 from makegood.ledger import schema, snapshot
 from makegood.ledger.events import Happened, Overridden
+from makegood.ledger.founding import CLOCK, REPLAYED
 
 _BATCH = 4000
 _NULL = msgspec.Raw(b"null")
@@ -210,19 +211,22 @@ def _money(amounts: Sequence[int | None]) -> pa.Array:
 def parquet(ledger: str, out: Path, chosen: Chosen = Chosen()) -> tuple[Path, int]:
     """Write the decisions to a Parquet file, whole or not at all; return its path and how many there are.
 
-    `out` is the file, or a folder in which it is called decisions.parquet. Raises `DataError` where it cannot be written, or is to be
-    another kind of file.
+    `out` is the file, or a folder in which it is called decisions.parquet. The file's metadata say `makegood.clock: replayed` of a
+    replay's decisions, whose times are those that it was told. Raises `DataError` where it cannot be written, or is to be another
+    kind of file.
     """
     if out.suffix not in ("", ".parquet") and not out.is_dir():
         raise DataError(Problem("--out", str(out), "FILE.parquet, or a folder", f"write {out.with_suffix('.parquet')}"))
     path = out if out.suffix == ".parquet" else out / "decisions.parquet"
+    with snapshot.reading(ledger) as connection:
+        said = {f"makegood.{CLOCK}": REPLAYED} if snapshot.replayed(connection) else None
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     n = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
-                with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+                with pq.ParquetWriter(file, SCHEMA.with_metadata(said), compression="zstd") as writer:
                     for batch in arrow(ledger, chosen):
                         writer.write_batch(batch)
                         n += len(batch)

@@ -11,30 +11,43 @@ from makegood.errors import LedgerError, Problem
 from makegood.ledger import chain, schema
 
 SETTINGS = ("version", "ledger", "salt")
+CLOCK, REPLAYED = "clock", "replayed"
+"""The name and the value of the setting that a replay has and a live ledger has not."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a ledger is called, and the salt of its pseudonyms."""
+    """What a ledger is called, the salt of its pseudonyms, and whether it is a replay: then its clock is told the time."""
 
     ledger: str
     salt: str
+    replayed: bool = False
 
 
-def founded(connection: sa.Connection) -> Identity:
+def founded(connection: sa.Connection, *, replayed: bool = False) -> Identity:
     """Return the identity of the ledger at a connection, whose tables are made where there are none, in the transaction at hand.
 
-    Raises `LedgerError` where the ledger is of another version.
+    `replayed` says which kind is to be opened, or made. Raises `LedgerError` where the ledger is of the other, or of another version.
     """
     if sa.inspect(connection).has_table(schema.meta.name):
-        identity(_settings(connection))  # another version's tables stay as they are
+        there = identity(_settings(connection))  # another version's tables, and another kind's, stay as they are
+        if there.replayed != replayed:
+            raise _other(there)
     schema.metadata.create_all(connection)
     found = _settings(connection)
     if not found:
         salt = chain.salted().hex() + chain.salted().hex()
-        found = {"version": str(schema.VERSION), "ledger": chain.named(salt), "salt": salt}
+        found = {"version": str(schema.VERSION), "ledger": chain.named(salt, replayed=replayed), "salt": salt}
+        found |= {CLOCK: REPLAYED} if replayed else {}
         connection.execute(schema.meta.insert(), [{"name": name, "value": value} for name, value in found.items()])
     return identity(found)
+
+
+def _other(there: Identity) -> LedgerError:
+    """Return the error for a ledger of the other kind: what is decided in earnest, and what is replayed, never lie together."""
+    if there.replayed:
+        return LedgerError(Problem("ledger", "a replay", "a live ledger", "open it as a replay, or name another"))
+    return LedgerError(Problem("ledger", "a live ledger", "a replay, or no ledger yet", "name another: no replay goes into a live one"))
 
 
 def _settings(connection: sa.Connection) -> dict[str, str]:
@@ -48,6 +61,8 @@ def identity(found: Mapping[str, str]) -> Identity:
     if found["version"] != str(schema.VERSION):
         mend = "use the version of makegood that wrote it, or start a new ledger"
         raise LedgerError(Problem("ledger", f"version {found['version']}", f"version {schema.VERSION}", mend))
-    if found["ledger"] != chain.named(found["salt"]):
+    if (clock := found.get(CLOCK, "")) not in ("", REPLAYED):
+        raise LedgerError(Problem("ledger", f"the clock {clock!r}", f"{REPLAYED!r}, or none", "restore it from a copy"))
+    if found["ledger"] != chain.named(found["salt"], replayed=bool(clock)):
         raise LedgerError(Problem("ledger", f"the id {found['ledger']}", "the one that its salt gives", "restore it from a copy"))
-    return Identity(found["ledger"], found["salt"])
+    return Identity(found["ledger"], found["salt"], bool(clock))

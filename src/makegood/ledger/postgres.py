@@ -29,9 +29,10 @@ CONNECT = {
 
 
 class Postgres:
-    """A database in which this process writes `partition`."""
+    """A database in which this process writes `partition`; into a replay it writes alone, since a clock that is told is one's own."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, *, replayed: bool = False) -> None:
+        self._replayed = replayed
         self._shown = url.render_as_string(hide_password=True)
         given = {name: value for name, value in CONNECT.items() if name not in url.query}
         self._engine = sa.create_engine(driven(url), poolclass=sa.NullPool, isolation_level="READ COMMITTED", connect_args=given)
@@ -45,7 +46,7 @@ class Postgres:
             with self.connection.begin():
                 self.connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, -1)", (LOCKS,))
                 self._check_durable()
-                self.identity: Identity = founded(self.connection)
+                self.identity: Identity = founded(self.connection, replayed=self._replayed)
             with self.connection.begin():
                 self.partition = Partition(self.connection, self.identity.ledger, self._claimed())
         except sa.exc.SQLAlchemyError as error:
@@ -64,9 +65,12 @@ class Postgres:
 
     def _claimed(self) -> int:
         self.connection.exec_driver_sql("SET SESSION synchronous_commit = on")
-        for number in range(MOST_PARTITIONS):
+        for number in range(1 if self._replayed else MOST_PARTITIONS):
             if self.connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, number)).scalar():
                 return number
+        if self._replayed:
+            mend = "stop that one, or replay into another database"
+            raise LedgerError(Problem("ledger", f"{self._shown}: another process replays into it", "a replay of one's own", mend))
         raise LedgerError(Problem("ledger", f"{MOST_PARTITIONS} writers", "fewer at once", "stop some"))
 
     def after(self, error: sa.exc.DBAPIError) -> After:

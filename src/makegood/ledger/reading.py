@@ -33,21 +33,31 @@ _ARCHIVED = {
     "postgresql": "SELECT id, about, unit, partition, seq FROM makegood_archived WHERE id = ANY(%s)",
 }
 
+_ABOUT = {
+    name: f"{_STORED} WHERE makegood_events.about <> '' AND makegood_events.about {among}"
+    " ORDER BY makegood_events.at, makegood_events.partition, makegood_events.seq"
+    for name, among in {"sqlite": "IN (SELECT value FROM json_each(?))", "postgresql": "= ANY(%s)"}.items()
+}
+"""What was said of decisions; `about <> ''` lets SQLite see that its index on `about` will do."""
+
 
 def stored_among(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Stored]:
     """Return those of the ids that the ledger holds, with what it holds."""
     name = connection.dialect.name
-    given: Any = msgspec.json.encode(ids).decode() if name == "sqlite" else list(ids)
-    return {row[0]: _stored(row) for row in connection.exec_driver_sql(_AMONG[name], (given,))}
+    return {row[0]: _stored(row) for row in connection.exec_driver_sql(_AMONG[name], (_given(name, ids),))}
 
 
 def archived_among(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Stored]:
     """Return those of the ids whose events lie in a segment's file, each as an event of the kind "archived" that says no more."""
     name = connection.dialect.name
-    given: Any = msgspec.json.encode(ids).decode() if name == "sqlite" else list(ids)
-    rows = connection.exec_driver_sql(_ARCHIVED[name], (given,)).all()
+    rows = connection.exec_driver_sql(_ARCHIVED[name], (_given(name, ids),)).all()
     gone = {id: Event(id, "archived", "", about, unit, 0, b"", b"") for id, about, unit, _, _ in rows}
     return {id: Stored(gone[id], partition, seq, b"", b"") for id, _, _, partition, seq in rows}
+
+
+def _given(name: str, ids: Sequence[str]) -> Any:
+    """Return ids as one parameter of a database's query."""
+    return msgspec.json.encode(ids).decode() if name == "sqlite" else list(ids)
 
 
 def _stored(row: Sequence[Any]) -> Stored:
@@ -75,10 +85,11 @@ def told(error: BaseException) -> str:
 
 
 class Reader:
-    """What a ledger holds, for any number of threads; nothing is ever written."""
+    """What a ledger holds, for any number of threads; nothing is ever written. `replayed` says that it is a replay, and not live."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self.replayed = False
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -97,7 +108,7 @@ class Reader:
         try:
             with reader._reading() as connection:
                 found = {str(name): str(value) for name, value in connection.execute(sa.select(schema.meta))}
-            identity(found)
+            reader.replayed = identity(found).replayed
         except LedgerError:
             engine.dispose()
             raise
@@ -134,9 +145,16 @@ class Reader:
 
     def about(self, decision: str) -> list[Stored]:
         """Return the outcome, the corrections and the overrides of a decision, and its erasures, in order of time."""
+        return self.all_about([decision]).get(decision, [])
+
+    def all_about(self, decisions: Sequence[str]) -> dict[str, list[Stored]]:
+        """Return the same of several decisions, those of which nothing was said left out."""
+        said: dict[str, list[Stored]] = {}
         with self._reading() as connection:
-            rows = connection.execute(_STORED.where(_E.about == decision, _E.about != "").order_by(_E.at, _E.partition, _E.seq))
-            return [_stored(row) for row in rows]
+            name = connection.dialect.name
+            for row in connection.exec_driver_sql(_ABOUT[name], (_given(name, decisions),)):
+                said.setdefault(row[3], []).append(_stored(row))
+        return said
 
     def promotions(self, case: str) -> list[Stored]:
         """Return what was promoted, rolled back or tried in a case, in order."""
@@ -150,6 +168,12 @@ class Reader:
         with self._reading() as connection:
             rows = connection.execute(_STORED.where(_E.kind == kind, _E.case_name == case).order_by(_E.at))
             return [_stored(row) for row in rows]
+
+    def latest(self) -> int | None:
+        """Return the time of the latest event, None where there is none; what was archived is older."""
+        with self._reading() as connection:
+            at: int | None = connection.scalar(sa.select(sa.func.max(_E.at)))
+            return at
 
     def scan(
         self, *, case: str | None = None, after: Mapping[int, int] | None = None, kinds: Sequence[str] = KINDS
@@ -172,6 +196,31 @@ class Reader:
                     seq = batch[-1].seq
                 if len(batch) < BATCH:
                     break
+
+    def decided_since(self, case: str, at: int) -> Iterator[tuple[str, int, bytes]]:
+        """Yield id, time and body of a case's decisions after a time, the last of each partition first.
+
+        A partition is walked back until a whole batch of it is older: its order is that of time but for a clock that was set. Raises
+        `LedgerError`, at the end, where some of these decisions may have been archived.
+        """
+        with self._reading() as connection:
+            ends = connection.execute(sa.select(_E.partition, sa.func.max(_E.seq)).group_by(_E.partition)).all()
+            archived = set(connection.scalars(sa.select(schema.segments.c.partition)))
+        for partition, last in ends:
+            seq, older = last + 1, False
+            while True:
+                asked = sa.select(_E.seq, _E.id, _E.at, _E.body, _E.kind, _E.case_name)
+                with self._reading() as connection:
+                    wanted = asked.where(_E.partition == partition, _E.seq < seq).order_by(_E.seq.desc()).limit(BATCH)
+                    batch = connection.execute(wanted).all()
+                yield from ((row.id, row.at, bytes(row.body)) for row in batch if row[4:] == ("decision", case) and row.at > at)
+                older |= any(row.at <= at and row.kind != "promotion" for row in batch)  # promotions are never archived
+                if len(batch) < BATCH or all(row.at <= at for row in batch):
+                    break
+                seq = batch[-1].seq
+            if partition in archived and not older:
+                got = f"partition {partition}: events that were archived may be as recent"
+                raise LedgerError(Problem("ledger", got, "all decisions of that time", "archive older ones alone"))
 
     def close(self) -> None:
         """Let every connection go."""

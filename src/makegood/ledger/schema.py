@@ -12,7 +12,7 @@ metadata = sa.MetaData()
 meta = sa.Table(
     "makegood_meta",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),  # version, ledger (its id), salt (of pseudonyms)
+    sa.Column("name", sa.Text, primary_key=True),  # version, ledger (its id), salt (of pseudonyms); of a replay, clock
     sa.Column("value", sa.Text, nullable=False),
 )
 

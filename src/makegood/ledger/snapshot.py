@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from makegood.errors import LedgerError, Problem
+from makegood.ledger.founding import CLOCK, REPLAYED
 from makegood.ledger.reading import driven, read_only
 
 
@@ -55,6 +56,11 @@ def reading(ledger: str) -> Iterator[sa.Connection]:
         raise LedgerError(Problem("ledger", f"{shown}: {said}", "a ledger that can be read")) from None
     finally:
         engine.dispose()
+
+
+def replayed(connection: sa.Connection) -> bool:
+    """Return whether the ledger is a replay, and not live."""
+    return connection.execute(sa.text("SELECT value FROM makegood_meta WHERE name = :name"), {"name": CLOCK}).scalar() == REPLAYED
 
 
 def named(connection: sa.Connection) -> str:

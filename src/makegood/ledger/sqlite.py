@@ -28,9 +28,9 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "wal_auto
 
 
 class SQLite:
-    """A file that this process alone writes to; `partition` is its one partition."""
+    """A file that this process alone writes to, live or a replay; `partition` is its one partition."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, replayed: bool = False) -> None:
         self.path = path
         self._lock = _locked(path)
         named = sa.URL.create("sqlite", database=str(path))
@@ -40,7 +40,7 @@ class SQLite:
         try:
             self.connection = self._engine.connect()
             with self.connection.begin():
-                self.identity: Identity = founded(self.connection)
+                self.identity: Identity = founded(self.connection, replayed=replayed)
             with self.connection.begin():
                 self.partition = Partition(self.connection, self.identity.ledger, 0)
         except sa.exc.DatabaseError as error:

@@ -14,7 +14,8 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 
 from makegood.errors import DataError, LedgerError, Problem
-from makegood.ledger.events import KINDS, Event, Receipt
+from makegood.ledger.clock import BEGINNING, Clock
+from makegood.ledger.events import KINDS, Event, Receipt, now_us
 from makegood.ledger.reading import Reader, foreign
 from makegood.ledger.spool import Spool
 from makegood.ledger.sqlite import SQLite
@@ -28,32 +29,41 @@ QUEUE = 8192
 
 
 class Ledger:
-    """The one writer of a ledger, or of its partition on a server; `id` names the ledger, `reader` reads it."""
+    """The one writer of a ledger, or of its partition on a server; `id` names the ledger, `reader` reads it.
+
+    `replayed` says that it is a replay: its clock stands until it is told the time (`advance`), at first at that of its latest event.
+    """
 
     def __init__(self, home: Home, reader: Reader, url: str, queue: int, spool: Spool | None) -> None:
         self.url = url
         self.id, self._salt = home.identity.ledger, home.identity.salt.encode()
-        self.reader = reader
+        self.reader, self.replayed = reader, home.identity.replayed
+        latest = reader.latest() if self.replayed else None
+        self._clock = Clock(BEGINNING if latest is None else latest)
         self._writer = Writer(home, queue, spool)
 
     @classmethod
-    def open(cls, url: str, *, spool: Path | None = None, queue: int = QUEUE) -> Self:
+    def open(cls, url: str, *, spool: Path | None = None, queue: int = QUEUE, replayed: bool = False) -> Self:
         """Return the writer of the ledger at a URL, made where there is none: `sqlite:///PATH` or `postgresql://…`.
 
-        `spool` is the file that takes events while a server is away; what is left in it is written first.
+        `spool` is the file that takes events while a server is away; what is left in it is written first. `replayed` says that the
+        ledger is a replay; one writes into it alone, and nothing that was spooled, since that is of a live one.
 
-        Raises `LedgerError` where it cannot be written, is another's to write, or is of another version.
+        Raises `LedgerError` where it cannot be written, is another's to write, is of another version, or is live where a replay is
+        meant, or the other way round.
         """
+        if replayed and spool is not None:
+            raise LedgerError(Problem("spool", str(spool), "none for a replay", "leave it out: a replay waits for its database"))
         named = sa.make_url(url)
         home: Home
         if named.get_backend_name() == "sqlite":
             if not named.database or named.database == ":memory:":
                 raise LedgerError(Problem("ledger", url, "sqlite:///PATH", "name a file: what is only in memory is lost"))
-            home = SQLite(Path(named.database).resolve())
+            home = SQLite(Path(named.database).resolve(), replayed=replayed)
         elif named.get_backend_name() == "postgresql":
             from makegood.ledger.postgres import Postgres  # its driver is an extra
 
-            home = Postgres(named)
+            home = Postgres(named, replayed=replayed)
         else:
             raise foreign(url)
         with contextlib.ExitStack() as undo:
@@ -110,6 +120,16 @@ class Ledger:
     def pseudonym(self, unit: str) -> str:
         """Return what stands for a unit in the ledger, 32 hexadecimal digits; "" for ""."""
         return hmac.new(self._salt, unit.encode(), hashlib.sha256).hexdigest()[:32] if unit else ""
+
+    def now_us(self) -> int:
+        """Return the time that events are to bear, in microseconds since 1970, UTC: the wall's, or of a replay what it was told last."""
+        return self._clock.now_us() if self.replayed else now_us()
+
+    def advance(self, at: int) -> None:
+        """Tell a replay the time; it goes forward alone. Raises `DataError` for an earlier one, `LedgerError` where the ledger is live."""
+        if not self.replayed:
+            raise LedgerError(Problem("ledger", "a live ledger", "a replay", "a live one has the time of the wall"))
+        self._clock.advance(at)
 
     @property
     def state(self) -> State:

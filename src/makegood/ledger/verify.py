@@ -26,6 +26,7 @@ from makegood.errors import LedgerError, Problem
 from makegood.ledger import anchors as signed
 from makegood.ledger import chain, schema, snapshot
 from makegood.ledger.anchors import Head
+from makegood.ledger.founding import CLOCK, REPLAYED, SETTINGS
 from makegood.ledger.walk import FINDINGS, SCRATCH, UNREADABLE, Found, Reading, walk
 
 _ACTING = "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view')"
@@ -76,8 +77,8 @@ def verify(url: str, *, anchors: Path | None = None, public_key: Path | None = N
     """Return what is wrong with a ledger, if anything; it is only read, and may be written to meanwhile.
 
     `anchors` is a file of anchors and `public_key` one with the key that signed them; without them, those in `folder` are taken, where
-    the segments lie too: by default that of a SQLite file. Raises `LedgerError` where the ledger, or a file that was named, cannot be
-    read at all.
+    the segments lie too: by default that of a SQLite file. A replay, of which a warning tells, has no anchors: those beside it are
+    a live ledger's. Raises `LedgerError` where the ledger, or a file that was named, cannot be read at all.
     """
     folder = folder or snapshot.folder(url)
     path = anchors or folder / signed.LINES
@@ -92,10 +93,14 @@ def verify(url: str, *, anchors: Path | None = None, public_key: Path | None = N
         _tables(connection, found)
         meta = _meta(connection, found)
         ledger = meta.get("ledger", "")
+        if alone := CLOCK in meta and not (anchors or public_key):
+            size, key = 0, None
         compared = _anchors((path, size), ledger, key, found, scratch)
         partitions = walk(Reading(connection, ledger, folder, scratch), found)
     if size and key is None:
         found.add(str(pub), "no key", "the key that signed the anchors")
+    elif alone:
+        found.add("ledger", "a replay", "a live ledger, if it is to prove what was decided, and when", "warning")
     elif not compared:  # whoever takes anchors away takes the key beside them as well: only a key that was kept elsewhere proves it
         severity = "error" if public_key or anchors else "warning"
         found.add(str(path), "no anchor", "one: without it nobody can tell whether a partition's end is missing", severity)
@@ -151,9 +156,11 @@ def _meta(connection: sa.Connection, found: Found) -> dict[str, str]:
         found.add("makegood_meta", "a value that is no text", "text")
     if meta.get("version") != str(schema.VERSION):
         found.add("makegood_meta: version", meta.get("version", "none"), f"{schema.VERSION}, which this release reads")
-    if meta.get("ledger") != chain.named(meta.get("salt", "")):
-        found.add("makegood_meta: ledger", meta.get("ledger", "none"), f"{chain.named(meta.get('salt', ''))}, which the salt gives")
-    for name in sorted(meta.keys() - {"version", "ledger", "salt"}):
+    if meta.get("ledger") != (given := chain.named(meta.get("salt", ""), replayed=CLOCK in meta)):
+        found.add("makegood_meta: ledger", meta.get("ledger", "none"), f"{given}, which the salt gives")
+    if meta.get(CLOCK, REPLAYED) != REPLAYED:
+        found.add(f"makegood_meta: {CLOCK}", meta[CLOCK], f"{REPLAYED}, or nothing of this name")
+    for name in sorted(meta.keys() - {*SETTINGS, CLOCK}):
         found.add(f"makegood_meta: {name}", meta[name], "nothing of this name")
     return meta
 

@@ -22,6 +22,17 @@ FLOOR = 0.01
 """The least loss that is reckoned with, as a share of the mean one: a chance is not to grow without bound where nothing is lost."""
 
 
+def pair(mine: str, theirs: str) -> str:
+    """Return the name of the segment of rows on which the champion would do `mine` and the challenger `theirs`.
+
+    A service looks a row's s up by it, and under "" where `Exploration.spread` does not name it.
+
+    >>> pair("approve", "decline")
+    'approve > decline'
+    """
+    return f"{mine} > {theirs}"
+
+
 def losses(mine: Ints, theirs: Ints, by_mine: Floats, by_theirs: Floats) -> Floats:
     """Return what is lost (n,) by doing `theirs` in place of `mine` (n,), as the model expects that thinks worse of it; at least 0.
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from makegood.errors import DataError, LedgerError, Problem
 from makegood.ids import uuid7
-from makegood.ledger.events import Receipt
+from makegood.ledger.events import Receipt, money
 from makegood.ledger.store import LedgerBusy
 from makegood.serving.answers import again
 from makegood.serving.deciding import Made, Row, decide, keyed
 from makegood.serving.problems import Trouble
+from makegood.serving.purse import Purse
 from makegood.serving.rows import MOST_PROBLEMS, Asked, Reader
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Batcher:
         self._scorer = ThreadPoolExecutor(1, "scorer")
         self._secret = ledger.pseudonym(" requests and inputs").encode()  # no unit begins with a blank: it is nobody's pseudonym
         self._read: tuple[Rollout, Reader] | None = None
+        self._purse = Purse(ledger, str(rollouts.now.champion.model.case["case"]))
 
     @property
     def reader(self) -> Reader:
@@ -174,6 +176,7 @@ class Batcher:
                 _refuse(ask, _away(told))
             return
         self._metrics.committed(self._loop.time() - began)
+        self._purse.settle(told)
         at = 0
         new: list[Made] = []
         for ask in batch:
@@ -197,6 +200,8 @@ class Batcher:
             self._metrics.decided(model, action, n)
         for model, unit in {(made.model, made.unit) for made in new}:
             self._metrics.promised(model, unit, sum(made.promise for made in new if made.model == model))
+        if tried := [made for made in new if made.explored is not None]:
+            self._metrics.explored(tried[0].unit, money(sum(made.explored or 0 for made in tried)))
 
     # -------------------------------------------------------------------------------------------------------- in its thread
 
@@ -207,8 +212,9 @@ class Batcher:
         for ask in batch:  # those that came before the last change of the rollout were read by another reader
             readers.setdefault(ask.asked.reader, []).append(ask)
         refused: dict[_Ask, Trouble] = {}
+        paid: list[str] = []
         for reader, asks in readers.items():
-            refused |= self._decide(rollout, reader, asks)
+            refused |= self._decide(rollout, reader, asks, paid)
         good = [ask for ask in batch if ask not in refused]
         events = [made.event for ask in good for made in ask.made]
         if not events:
@@ -223,20 +229,29 @@ class Batcher:
         try:
             self._ledger.submit(events, done)
         except LedgerError as error:
+            self._purse.take_back(paid)
             refused |= dict.fromkeys(good, _away(error))
         return refused
 
-    def _decide(self, rollout: Rollout, reader: Reader, asks: list[_Ask]) -> dict[_Ask, Trouble]:
-        """Decide on requests together, or one by one where one of them cannot be decided; return those."""
+    def _decide(self, rollout: Rollout, reader: Reader, asks: list[_Ask], paid: list[str]) -> dict[_Ask, Trouble]:
+        """Decide on requests together, or one by one where one of them cannot be decided; return those.
+
+        The ids of decisions that cost something, since they try what the champion would not do, are put into `paid`.
+        """
         fresh = iter(uuid7(sum(len(ask.asked.rows) for ask in asks if not ask.key)))
         case = str(rollout.champion.model.case["case"]).encode()  # several cases may share a ledger
+        explored = None if rollout.canary is None else rollout.canary.explored
+        left = 0 if explored is None else self._purse.left(explored)  # before the rows get their time: what leaves the period then counts
         rows = [self._rows(ask, fresh, case) for ask in asks]
         try:
-            made = iter(decide(rollout, reader, [row for many in rows for row in many], self._secret))
+            decided = decide(rollout, reader, [row for many in rows for row in many], self._secret, left)
         except DataError:
             if len(asks) == 1:
                 return {asks[0]: self._undecidable(rollout, asks[0].asked, rows[0])}
-            return {ask: trouble for one in asks for ask, trouble in self._decide(rollout, reader, [one]).items()}
+            return {ask: trouble for one in asks for ask, trouble in self._decide(rollout, reader, [one], paid).items()}
+        if explored is not None:
+            paid += self._purse.pay((one.event.id, one.event.at, one.explored) for one in decided if one.explored is not None)
+        made = iter(decided)
         for ask, many in zip(asks, rows, strict=True):
             ask.made = [next(made) for _ in many]
         return {}
@@ -246,7 +261,7 @@ class Batcher:
         ids: Iterable[str] = islice(fresh, n) if not ask.key else [f"{ask.key}.{i}" for i in range(n)] if asked.array else [ask.key]
         requests = [keyed(self._secret, asked.digest + i.to_bytes(2) + case) for i in range(n)]  # keyed: it outlives inputs that are erased
         units = [self._ledger.pseudonym(asked.reader.unit(row)) for row in asked.rows]
-        return list(map(Row, ids, asked.rows, units, requests, asked.ignored or ((),) * n))
+        return list(map(Row, ids, asked.rows, units, requests, (self._ledger.now_us(),) * n, asked.ignored or ((),) * n))
 
     def _undecidable(self, rollout: Rollout, asked: Asked, rows: Sequence[Row]) -> Trouble:
         """Return what is wrong with a request's rows, each looked at alone."""

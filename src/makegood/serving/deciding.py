@@ -1,7 +1,8 @@
 """What the models of a rollout make of rows: for each row one event for the ledger, and the answer that may be sent once it is there.
 
 The champion decides, or the canary where a hash of the row's unit is below its share; then both score the row, since the chance of
-each action must be known exactly. Every other model is a shadow: scored, logged, never acted on.
+each action must be known exactly. A canary that is explored decides only where it would do something else, with a chance that is the
+row's own and within what may be spent. Every other model is a shadow: scored, logged, never acted on.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from makegood.contracts import Probabilities
+from makegood.contracts import Floats, Probabilities
 from makegood.data import images
 from makegood.data.transform import Note
 from makegood.errors import DataError, MakegoodError
-from makegood.ledger.events import Decided, Event, Shadow, encode, micro, money, now_us
+from makegood.ledger.events import MICRO, Decided, Event, Shadow, encode, micro, money
+from makegood.monitoring import exploring
 from makegood.serving.answers import answer
 from makegood.serving.live import Live
 from makegood.serving.rows import Reader, ignored
 
 if TYPE_CHECKING:
-    from makegood.serving.rollout import Rollout
+    from makegood.monitoring.exploring import Exploration
+    from makegood.serving.rollout import Canary, Rollout
 
 MOST_OPTIONS = 64
 """That a decision's event lists; of a finer grid of quantities it lists those alone that could come about."""
@@ -34,18 +38,25 @@ _FAILURES = (ArithmeticError, AssertionError, LookupError, MakegoodError, Memory
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to decide on: `unit` is the pseudonym of whom it is about, `request` tells a repetition, `ignored` are unknown fields."""
+    """One row to decide on, at `at` (microseconds since 1970, UTC).
+
+    `unit` is the pseudonym of whom it is about, `request` tells a repetition, `ignored` are unknown fields.
+    """
 
     id: str
     values: msgspec.Struct
     unit: str
     request: bytes
+    at: int
     ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A decision that counts once its event is committed; then `answer` is sent. `promise` is money, in `unit`."""
+    """A decision that counts once its event is committed; then `answer` is sent. `promise` is money, in `unit`.
+
+    `explored` is what it counts for against the budget of exploration, in millionths; None where nothing was tried.
+    """
 
     event: Event
     answer: bytes
@@ -53,6 +64,7 @@ class Made:
     action: str
     promise: float
     unit: str
+    explored: int | None = None
 
 
 def keyed(secret: bytes, what: bytes) -> bytes:
@@ -60,22 +72,27 @@ def keyed(secret: bytes, what: bytes) -> bytes:
     return hashlib.blake2b(what, key=secret, digest_size=32).digest()  # unlike OpenSSL's HMAC it keeps the interpreter's lock
 
 
-def decide(rollout: Rollout, reader: Reader, rows: Sequence[Row], secret: bytes) -> list[Made]:
+def decide(rollout: Rollout, reader: Reader, rows: Sequence[Row], secret: bytes, left: int = 0) -> list[Made]:
     """Return the decisions on rows, in their order; inputs that are not kept are hashed with `secret`.
 
-    Raises `DataError` where a row cannot be decided: a payoff that is no number, a value that cannot be read.
+    `left` is what exploration may still cost, in millionths. Raises `DataError` where a row cannot be decided: a payoff that is no
+    number, a value that cannot be read.
     """
     canary = rollout.canary
     if canary is None:
         return _Group(rollout.champion, reader, rows, secret).made(rollout.shadows)
-    hers = [drawn(canary.salt, row.unit or row.id) < canary.share for row in rows]
+    draws = [drawn(canary.salt, row.unit or row.id) for row in rows]
+    trial = None if canary.explored is None else _Trial.of(rollout.champion, canary, reader, rows, np.array(draws), left)
+    chances = [canary.share] * len(rows) if trial is None else trial.chances
+    hers = [draw < chance for draw, chance in zip(draws, chances, strict=True)]
     out: dict[int, Made] = {}
-    sides = ((rollout.champion, canary.live, "champion", 1.0 - canary.share), (canary.live, rollout.champion, "canary", canary.share))
-    for acting, other, role, share in sides:
+    for acting, other, role in ((rollout.champion, canary.live, "champion"), (canary.live, rollout.champion, "canary")):
         at = [i for i, drew in enumerate(hers) if drew is (role == "canary")]
         if at:
+            own = [chances[i] if role == "canary" else 1.0 - chances[i] for i in at]
             group = _Group(acting, reader, [rows[i] for i in at], secret, role)
-            out |= zip(at, group.made(rollout.shadows, other, share), strict=True)
+            costs = () if trial is None or role == "champion" else [trial.costs[i] for i in at]
+            out |= zip(at, group.made(rollout.shadows, _Rival(other, own, costs)), strict=True)
     return [out[i] for i in range(len(rows))]
 
 
@@ -127,6 +144,49 @@ class _Chosen:
 
 
 @dataclass(frozen=True, slots=True)
+class _Trial:
+    """With which chance the canary acts on each row, and what that counts for, in millionths: exploration on the rows where it differs."""
+
+    chances: list[float]
+    costs: list[int]
+
+    @classmethod
+    def of(cls, champion: Live, canary: Canary, reader: Reader, rows: Sequence[Row], draws: Floats, left: int) -> _Trial:
+        """Return the trial of a canary that is explored, by what each row's unit drew, within what is `left`."""
+        assert canary.explored is not None, "a canary that is explored"
+        mine, theirs = _Chosen(champion, reader, rows, 0), _Chosen(canary.live, reader, rows, 0)
+        chances, cost = _priced(canary.explored, mine, theirs)
+        whole = np.where(np.isfinite(cost), np.ceil(cost * MICRO), np.inf)  # of whole numbers sums are exact
+        chances = canary.explored.within(chances, whole, draws, float(left))
+        return cls(chances.tolist(), [0 if np.isinf(c) else int(c) for c in whole.tolist()])
+
+
+def _priced(explored: Exploration, mine: _Chosen, theirs: _Chosen) -> tuple[Floats, Floats]:
+    """Return the chance of each row (n,) and its cost in money; 0 and infinite where one model does not know what the other would do."""
+    place = {name: i for i, name in enumerate(theirs.names)}
+    known = np.array([place.get(name, -1) for name in mine.names])  # the champion's options as the canary counts them
+    where = {i: at for at, i in enumerate(known.tolist()) if i >= 0}
+    own, others = np.array(mine.option), np.array([where.get(i, -1) for i in theirs.option])
+    by_theirs = np.where(known >= 0, theirs.decided.expected[:, np.maximum(known, 0)], np.nan)
+    loss = exploring.losses(own, others, mine.decided.expected, by_theirs)
+    loss = np.where((others >= 0) & (known[own] >= 0), loss, np.inf)
+    segments = {name: i for i, name in enumerate(explored.spread)}
+    pairs = zip(mine.option, theirs.option, strict=True)
+    named = [segments.get(exploring.pair(mine.names[a], theirs.names[b]), segments[""]) for a, b in pairs]
+    chances = explored.chances(own, others, loss, np.array(named, dtype=np.int64))
+    return np.where(np.isfinite(loss), chances, 0.0), explored.cost(loss)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """The model that would have acted otherwise; the `chances` of each row are those of the acting one, `costs` of what that tries."""
+
+    live: Live
+    chances: Sequence[float]
+    costs: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Group:
     """Rows on which one model acts."""
 
@@ -136,24 +196,29 @@ class _Group:
     secret: bytes
     role: str = "champion"
 
-    def made(self, shadows: Iterable[Live], other: Live | None = None, share: float = 1.0) -> list[Made]:
-        """Return the decisions; `other` would have acted with probability 1 − `share`."""
+    def made(self, shadows: Iterable[Live], rival: _Rival | None = None) -> list[Made]:
+        """Return the decisions."""
         live = self.live
         serve, case = live.model.case.get("serve", {}), str(live.model.case["case"])
         chosen = _Chosen(live, self.reader, self.rows, int(serve.get("reasons", 0)))
         hashed = serve.get("inputs") == "hash"
         notes = self._notes(chosen, hashed)
-        rival = None if other is None else _Chosen(other, self.reader, self.rows, 0)
-        seen = [] if rival is None else [rival.shadows()]
+        other = None if rival is None else _Chosen(rival.live, self.reader, self.rows, 0)
+        seen = [] if other is None else [other.shadows()]
         seen += [_tried(shadow, self.reader, self.rows) for shadow in shadows]
-        odds = _Odds(chosen.names, [] if rival is None else rival.names, share)
+        odds = _Odds(chosen.names, [] if other is None else other.names)
+        costs = rival.costs if rival is not None else ()
         predictive, sets, least = chosen.predictive(), chosen.sets(), chosen.guaranteed()
-        unit, at = chosen.decided.unit, now_us()
+        unit = chosen.decided.unit
         forced = live.model.verdict == "refuse"
         out = []
         for i, row in enumerate(self.rows):
             name = chosen.names[chosen.option[i]]
-            options, chances, propensity = odds.of(name, name if rival is None else rival.names[rival.option[i]])
+            if other is None or rival is None:
+                options, chances, propensity = odds.of(name, name, 1.0)
+            else:
+                options, chances, propensity = odds.of(name, other.names[other.option[i]], rival.chances[i])
+            explored = costs[i] if costs else None
             inputs = encode(row.values)
             body = Decided(
                 action=chosen.action[i],
@@ -173,11 +238,12 @@ class _Group:
                 shadows=tuple(choices[i] for choices in seen if i in choices),
                 inputs_mac=keyed(self.secret, inputs).hex() if hashed else "",
                 forced=forced,
+                explored=explored,
             )
             reasons = tuple((reason.column, "" if hashed else reason.value, reason.money) for reason in chosen.decided.reasons[i])
             private = encode(_Private(inputs=msgspec.Raw(b"{}" if hashed else inputs), reasons=reasons, notes=notes[i]))
-            event = Event(row.id, "decision", case, "", row.unit, at, row.request, encode(body), private)
-            out.append(Made(event, answer(row.id, body, reasons, notes[i]), live.name, body.action, money(body.promise), unit))
+            event = Event(row.id, "decision", case, "", row.unit, row.at, row.request, encode(body), private)
+            out.append(Made(event, answer(row.id, body, reasons, notes[i]), live.name, body.action, money(body.promise), unit, explored))
         return out
 
     def _notes(self, chosen: _Chosen, hashed: bool) -> list[tuple[str, ...]]:
@@ -212,21 +278,21 @@ class _Private(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class _Odds:
-    """The chance of each option on a row: `share` for what the acting model does, the rest for what the other would have done."""
+    """The chance of each option on a row: what the acting model does with its chance, what the other would have done with the rest."""
 
-    def __init__(self, mine: Sequence[str], theirs: Sequence[str], share: float) -> None:
+    def __init__(self, mine: Sequence[str], theirs: Sequence[str]) -> None:
         self.options = tuple(dict.fromkeys((*mine, *theirs)))
-        self.share = share
-        self._known: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...], float]] = {}
+        self._known: dict[tuple[str, str, float], tuple[tuple[str, ...], tuple[float, ...], float]] = {}
 
-    def of(self, mine: str, theirs: str) -> tuple[tuple[str, ...], tuple[float, ...], float]:
+    def of(self, mine: str, theirs: str, chance: float) -> tuple[tuple[str, ...], tuple[float, ...], float]:
         """Return the options, the chance of each, and that of the acting model's."""
-        if (mine, theirs) not in self._known:
+        key = mine, theirs, chance
+        if key not in self._known:
             options = self.options if len(self.options) <= MOST_OPTIONS else tuple(dict.fromkeys((mine, theirs)))
-            propensity = 1.0 if mine == theirs else self.share
-            chances = tuple(propensity if name == mine else 1.0 - self.share if name == theirs else 0.0 for name in options)
-            self._known[mine, theirs] = options, chances, propensity
-        return self._known[mine, theirs]
+            propensity = 1.0 if mine == theirs else chance
+            chances = tuple(propensity if name == mine else 1.0 - chance if name == theirs else 0.0 for name in options)
+            self._known[key] = options, chances, propensity
+        return self._known[key]
 
 
 def _tried(live: Live, reader: Reader, rows: Sequence[Row]) -> dict[int, Shadow]:

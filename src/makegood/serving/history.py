@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -79,20 +79,46 @@ class History:
         return last.realised if all(at <= event.at for at in (over.at for over, _ in self.overridden)) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is said of a decision: on which inputs it was made, what came true, and what was done, with its quantity."""
+
+    private: Private
+    outcome: str | float
+    done: tuple[str, float | None]
+
+
 def paid(live: Live, private: Private, outcome: str | float, done: tuple[str, float | None]) -> int | None:
     """Return what an action pays on a decision's inputs if this is the outcome, in millionths of the unit; None where nobody can tell."""
-    payoffs = live.model.policy.payoffs
-    options = [(option.action, option.quantity) for option in payoffs.options]
-    reveals = {terms.name: terms.reveals for terms in payoffs.actions}
-    if done not in options or not reveals[done[0]]:
-        return None
-    if not live.model.policy.names <= private.inputs.keys():
-        return None
-    raw = {name: [cell] for name, cell in private.inputs.items()} or {"": [None]}  # a row without a value is one all the same
+    return all_paid(live, [Word(private, outcome, done)])[0]
+
+
+def all_paid(live: Live, words: Sequence[Word]) -> list[int | None]:
+    """Return the same of each of many decisions, all of one model."""
+    payoffs, names = live.model.policy.payoffs, live.model.policy.names
+    reveals = {terms.name for terms in payoffs.actions if terms.reveals}
+    options = {(o.action, o.quantity): i for i, o in enumerate(payoffs.options) if o.action in reveals}
+    known = [i for i, word in enumerate(words) if word.done in options and names <= word.private.inputs.keys()]
+    out: list[int | None] = [None] * len(words)
+    for i, amount in zip(known, _amounts(live, [words[i] for i in known], options), strict=True):
+        out[i] = amount
+    return out
+
+
+def _amounts(live: Live, words: Sequence[Word], options: Mapping[tuple[str, float | None], int]) -> list[int | None]:
+    """Return what was paid: all at once, or, where a payoff has no value on some outcome, half by half until it alone is left."""
+    if not words:
+        return []
+    names = live.model.policy.names or {""}  # a row without a value is one all the same
+    raw = {name: [word.private.inputs.get(name) for word in words] for name in names}
     try:
-        return micro(float(live.model.realised(raw, [outcome])[0, options.index(done)]))
-    except DataError:  # the payoff has no value on this outcome
-        return None
+        table = live.model.realised(raw, [word.outcome for word in words])
+        return [micro(float(row[options[word.done]])) for row, word in zip(table, words, strict=True)]
+    except DataError:
+        if len(words) == 1:
+            return [None]
+        half = len(words) // 2
+        return _amounts(live, words[:half], options) + _amounts(live, words[half:], options)
 
 
 def model_of(history: History, rollouts: Rollouts) -> tuple[Live, bool]:

@@ -17,13 +17,25 @@ _BUILT_IN = Path(__file__).parent.parent / "cases"
 
 
 @dataclass(frozen=True)
+class Replay:
+    """That history is decided on anew: into which ledger (a URL; "" is replay.sqlite beside the live one), and from which time on.
+
+    `begins` is in microseconds since 1970, UTC, and where a replay goes on that came further it says nothing.
+    """
+
+    ledger: str = ""
+    begins: int = 0
+
+
+@dataclass(frozen=True)
 class Place:
-    """A case by name, its service's folder, and the bundle that was named, None where it was the case."""
+    """A case by name, its service's folder, and the bundle that was named, None where it was the case; `replay` where it is not live."""
 
     case: str
     service: Path
     bundle: Path | None
     workspace: Workspace
+    replay: Replay | None = None
 
     @property
     def first(self) -> Path:
@@ -32,7 +44,9 @@ class Place:
 
     @property
     def ledger(self) -> str:
-        """The URL of the ledger: what the environment says, or a SQLite file in the service's folder."""
+        """The URL of the ledger: what the environment says, or a SQLite file in the service's folder; of a replay a ledger of its own."""
+        if self.replay is not None:
+            return self.replay.ledger or f"sqlite:///{(self.service / 'replay.sqlite').resolve()}"
         return os.environ.get(LEDGER) or f"sqlite:///{(self.service / 'ledger.sqlite').resolve()}"
 
 

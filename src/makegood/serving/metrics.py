@@ -39,6 +39,8 @@ class Metrics:
         self._promised = Gauge(
             "makegood_promised", "Money that durable decisions promised", ("model", "unit"), registry=registry, multiprocess_mode="sum"
         )
+        self._explored = Counter("makegood_explored", "Money that explored decisions count for", ("unit",), registry=registry)
+        self._alarms = Counter("makegood_alarms", "Alarms that were told", ("test",), registry=registry)
         self._rows = Histogram("makegood_batch_rows", "Rows that were scored together", buckets=_ROWS, registry=registry)
         self._score_s = Histogram("makegood_score_seconds", "Scoring a batch", buckets=_SECONDS, registry=registry)
         self._commit_s = Histogram(
@@ -73,6 +75,14 @@ class Metrics:
     def promised(self, model: str, unit: str, amount: float) -> None:
         """Add what durable decisions promised; an amount may be negative."""
         self._promised.labels(model, unit).inc(amount)
+
+    def explored(self, unit: str, amount: float) -> None:
+        """Add what durable decisions count for by which something was tried."""
+        self._explored.labels(unit).inc(amount)
+
+    def alarmed(self, test: str) -> None:
+        """Count an alarm."""
+        self._alarms.labels(test).inc()
 
     def batch(self, rows: int, seconds: float) -> None:
         """Count a batch that was scored."""

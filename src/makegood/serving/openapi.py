@@ -16,11 +16,15 @@ from makegood.contracts import Task
 from makegood.data import values
 from makegood.data.transform import Column
 from makegood.golden import Golden
+from makegood.ledger import clock
+from makegood.monitoring.exploring import MOST
 from makegood.serving.answers import Answer
+from makegood.serving.changes import LONGEST, LONGEST_FACT, LONGEST_NAME, MOST_FACTS, MOST_SEGMENTS
 from makegood.serving.live import Live
 from makegood.serving.outcomes import MOST_ENTRIES
 from makegood.serving.problems import MEDIA_TYPE, TITLES
-from makegood.serving.rollout import VERBS
+from makegood.serving.records import BY, MOST_PAGE
+from makegood.serving.rollout import MOST_HELD_BACK, VERBS
 from makegood.serving.rows import MOST_ROWS, Reader, allowed
 
 if TYPE_CHECKING:
@@ -47,8 +51,8 @@ _CHANGES = {
 Json = dict[str, Any]
 
 
-def document(rollout: Rollout, reader: Reader) -> Json:
-    """Return the description of the API while these models serve; `reader` reads their rows."""
+def document(rollout: Rollout, reader: Reader, *, replayed: bool = False) -> Json:
+    """Return the description of the API while these models serve; `reader` reads their rows. That of a replay has a clock."""
     champion = rollout.champion
     case = champion.model.case
     about = str(case.get("about") or f"Decisions of the case {case['case']}")
@@ -57,7 +61,7 @@ def document(rollout: Rollout, reader: Reader) -> Json:
         "openapi": "3.1.0",
         "info": {"title": f"makegood: {case['case']}", "version": __version__, "description": about},
         "security": [{"key": []}],
-        "paths": _paths(champion, reader, high_stakes),
+        "paths": _paths(champion, reader, high_stakes) | ({"/v1/clock": _clock()} if replayed else {}),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of `makegood keys create`"}},
             "schemas": _schemas(champion, reader, high_stakes),
@@ -89,6 +93,12 @@ def _schemas(champion: Live, reader: Reader, high_stakes: bool) -> Json:
         "Recorded": _recorded(),
         "Refused": _refused(),
         "Change": _change(high_stakes),
+        "Evidence": _evidence(),
+        "Exploration": _exploration(),
+        "Alarm": _alarm(),
+        "Raised": _raised(),
+        "Alarms": _listed("alarms", {"$ref": "#/components/schemas/Raised"}),
+        "Promotions": _listed("promotions", _promotion()),
         "Changed": {
             "type": "object",
             "properties": {"verb": {"enum": list(VERBS)}, "changed": {"type": "boolean"}},
@@ -98,7 +108,10 @@ def _schemas(champion: Live, reader: Reader, high_stakes: bool) -> Json:
         "Models": {
             "type": "object",
             "required": ["case", "champion", "line", "models", "lacking"],
-            "properties": {"models": {"type": "array"}},
+            "properties": {
+                "line": {"type": "array", "items": {"type": "object", "required": ["model", "at", "by", "why", "forced", "evidence"]}},
+                "models": {"type": "array"},
+            },
         },
     }
 
@@ -193,12 +206,87 @@ def _decision(answer: Json) -> Json:
 def _change(high_stakes: bool) -> Json:
     words = "A person's name" + (", needed to promote and for a canary: the case is one of high stakes" if high_stakes else "")
     properties: Json = {
-        "by": {"type": "string", "maxLength": 2000, "description": words},
-        "why": {"type": "string", "maxLength": 2000},
-        "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": "Of a canary, and needed for one"},
-        "force": {"type": "boolean", "description": "Let in a model whose verdict is refuse; the ledger keeps it"},
+        "by": {"type": "string", "maxLength": LONGEST, "description": words},
+        "why": {"type": "string", "maxLength": LONGEST, "description": "Needed to force a promotion, and for a rollback without evidence"},
+        "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": "Of the units, that a canary decides on"},
+        "force": {"type": "boolean", "description": "Let in a model whose verdict is refuse, or without evidence; the ledger keeps it"},
+        "evidence": {"$ref": "#/components/schemas/Evidence"},
+        "explore": {"$ref": "#/components/schemas/Exploration"},
+        "holdback": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": MOST_HELD_BACK,
+            "description": "Of the units, that the champion keeps once another is promoted",
+        },
     }
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _evidence() -> Json:
+    fact = {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": LONGEST_FACT}]}
+    return {
+        "type": "object",
+        "description": "What a change rests on, a test's figures by name. To promote, `evidence` must have come to `limit`, and `limit` be "
+        "at least 1/(1 − feedback.promote.confidence); `champion`, if there is one, names the model that decides now",
+        "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME},
+        "additionalProperties": fact,
+        "maxProperties": MOST_FACTS,
+    }
+
+
+def _exploration() -> Json:
+    above = {"type": "number", "exclusiveMinimum": 0}
+    properties: Json = {
+        "k": {"type": "number", "minimum": 0},
+        "spread": {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": 0},
+            "required": [""],
+            "maxProperties": MOST_SEGMENTS,
+            "description": 'The deviation of payoffs by segment, such as "approve > decline"; "" is of rows of no other',
+        },
+        **dict.fromkeys(("floor", "budget", "period_s"), above),
+        **{key: {**above, "maximum": MOST} for key in ("least", "most")},
+    }
+    needed = [name for name in properties if name != "most"]
+    words = "Of a canary in place of a share: where both models differ, each row has the chance k·s/√cost, as a review reckoned it"
+    return {"type": "object", "description": words, "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def _alarm() -> Json:
+    properties: Json = {
+        "test": {"type": "string", "pattern": f"^(?=.*[a-z0-9])[a-z0-9_-]{{1,{LONGEST_NAME}}}$", "description": "Such as promise"},
+        "model": {"type": "string", "minLength": 1, "maxLength": LONGEST},
+        "model_hash": {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST, "description": "Its manifest's SHA-256"},
+        "evidence": {"type": "number", "minimum": 0, "exclusiveMaximum": 2**63},
+        "limit": {"type": "number", "minimum": 0, "exclusiveMaximum": 2**63, "description": "At which the test alarms"},
+        "ticks": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**63, "description": "Steps of the test that were taken"},
+        "why": {"type": "string", "pattern": r"\S", "maxLength": LONGEST},
+        "since": {"type": ["string", "integer", "null"], "description": "From when on: ISO 8601, or microseconds since 1970"},
+        "by": {"type": ["string", "null"], "pattern": r"\S", "maxLength": LONGEST, "description": f"Who tells it; {BY} without"},
+        "id": {**_ID, "type": ["string", "null"]},
+    }
+    needed = ["test", "model", "evidence", "limit", "ticks", "why"]
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def _raised() -> Json:
+    texts = {key: {"type": "string"} for key in ("id", "at", "test", "model", "model_hash", "why", "by")}
+    properties = {**texts, **{key: {"type": "number"} for key in ("evidence", "limit")}, "ticks": {"type": "integer"}}
+    return {"type": "object", "properties": properties | {"since": {"type": ["string", "null"]}}, "required": [*properties, "since"]}
+
+
+def _promotion() -> Json:
+    texts = {key: {"type": "string"} for key in ("id", "at", "model", "model_hash", "by", "why")}
+    numbers = {key: {"type": ["number", "null"]} for key in ("share", "holdback")}
+    more: Json = {"verb": {"enum": list(VERBS)}, "forced": {"type": "boolean"}, "explore": {"type": ["object", "null"]}}
+    properties = {**texts, **numbers, **more, "evidence": {"$ref": "#/components/schemas/Evidence"}}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _listed(name: str, item: Json) -> Json:
+    properties: Json = {name: {"type": "array", "items": item, "maxItems": MOST_PAGE}, "next": {"type": ["string", "null"]}}
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _problem_schema() -> Json:
@@ -238,6 +326,8 @@ def _paths(champion: Live, reader: Reader, high_stakes: bool) -> Json:
         },
         "/v1/models": {"get": _get("models", "The bundles that are here, and their roles", "Models")},
         **{f"/v1/models/{{name}}/{verb}": {"post": _changing(verb, words, high_stakes)} for verb, words in _CHANGES.items()},
+        "/v1/promotions": {"get": _paged("promotions", "Every change of what serves, the newest last")},
+        "/v1/alarms": {"get": _paged("alarms", "Every alarm, the newest last, but for those that were archived"), "post": _alarming()},
         "/healthz": {"get": _open("health", "The process answers")},
         "/readyz": {"get": _open("ready", "Requests should come here") | {"responses": _responses({200: ({}, False)}, 503)}},
         "/metrics": {"get": {"operationId": "metrics", "summary": "Metrics, as Prometheus reads them", "responses": _metrics()}},
@@ -284,6 +374,45 @@ def _get(id: str, words: str, schema: str = "", parameter: str = "") -> Json:
     }
 
 
+def _paged(id: str, words: str) -> Json:
+    after = {**_query("after", "The id that the page before named as its next"), "schema": {"type": "string"}}
+    limit = {**_query("limit", "Of events"), "schema": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE}}
+    shape = {"$ref": f"#/components/schemas/{id.capitalize()}"}
+    return {
+        "operationId": id,
+        "summary": words,
+        "parameters": [after, limit],
+        "responses": _responses({200: (shape, False)}, 401, 403, 422, 503),
+    }
+
+
+def _alarming() -> Json:
+    shape = {"$ref": "#/components/schemas/Raised"}
+    return {
+        "operationId": "alarm",
+        "summary": "Take an alarm, which a review raised, into the ledger",
+        "parameters": [_header("Idempotency-Key", "The id of an alarm that names none")],
+        "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/Alarm"}}}},
+        "responses": _responses({201: (shape, False), 200: (shape, True)}, 400, 401, 403, 404, 409, 413, 415, 422, 503),
+    }
+
+
+def _clock() -> Json:
+    """Return the routes by which a replay tells its time, and is told it."""
+    shown = {"type": "object", "properties": {"at": {"type": "string"}, "us": {"type": "integer"}}, "required": ["at", "us"]}
+    us = {"type": "integer", "minimum": clock.BEGINNING, "maximum": clock.END, "description": "Microseconds since 1970, UTC"}
+    words = f"ISO 8601, {clock.iso(clock.BEGINNING)} to {clock.iso(clock.END)}; UTC where it has no zone; of a date its first moment"
+    at = {"anyOf": [us, {"type": "string", "description": words}]}
+    asked = {"type": "object", "properties": {"at": at}, "required": ["at"], "additionalProperties": False}
+    post = {
+        "operationId": "advance",
+        "summary": "Tell the replay the time, for all that comes after; it goes forward alone",
+        "requestBody": {"required": True, "content": {JSON: {"schema": asked}}},
+        "responses": _responses({200: (shown, False)}, 400, 401, 403, 409, 413, 415, 422),
+    }
+    return {"get": _get("clock", "The time of the replay") | {"responses": _responses({200: (shown, False)}, 401, 403)}, "post": post}
+
+
 def _open(id: str, words: str) -> Json:
     return {"operationId": id, "summary": words, "security": [], "responses": _responses({200: ({}, False)})}
 
@@ -319,6 +448,10 @@ def _one_or_many(name: str, most: int) -> Json:
 
 def _header(name: str, words: str) -> Json:
     return {"name": name, "in": "header", "required": False, "description": words, "schema": _ID}
+
+
+def _query(name: str, words: str) -> Json:
+    return {"name": name, "in": "query", "required": False, "description": words}
 
 
 def _path(name: str, words: str) -> Json:

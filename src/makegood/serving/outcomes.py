@@ -18,9 +18,9 @@ from makegood.data import values
 from makegood.economics.payoff import canonical
 from makegood.errors import CaseError, LedgerError, Problem, nearest
 from makegood.ids import uuid7
-from makegood.ledger.events import Event, Happened, Overridden, Receipt, encode, money, now_us, request_hash
+from makegood.ledger.events import Event, Happened, Overridden, Receipt, encode, money, request_hash
 from makegood.serving.calls import ID
-from makegood.serving.history import EPOCH, US, History, iso, model_of, paid
+from makegood.serving.history import EPOCH, US, History, Word, all_paid, iso, model_of
 from makegood.serving.live import Live
 from makegood.serving.problems import TITLES, Trouble
 
@@ -52,6 +52,7 @@ class _Entry:
     event: Event | None = None
     history: History | None = None
     answer: dict[str, Any] | None = None
+    now: int = 0  # the ledger's time when the decision was looked up
 
     @property
     def decision(self) -> str:
@@ -86,7 +87,7 @@ class _Entry:
 
     def when(self, name: str, decided_at: int) -> int:
         """Return a time of the entry, now where there is none; it lies between the decision and now. A date is that day's end."""
-        value, now = self.sent.get(name), now_us()
+        value, now = self.sent.get(name), self.now
         if value is None:
             return now
         at = moment(value, now) if isinstance(value, str) else None
@@ -150,12 +151,12 @@ class Kind:
     name: str
     needed: tuple[str, ...]
     others: tuple[str, ...]
-    body: Callable[[_Entry, History, Live, bool], Happened | Overridden]
+    body: Callable[[_Entry, History, Live], Happened | Overridden]
     answer: Callable[[Event, History, float], dict[str, Any]]
 
 
-def _as_outcome(entry: _Entry, history: History, live: Live, own: bool) -> Happened:
-    """Return the body of an outcome; `own` says that `live` is the model which made the decision, and no stand-in."""
+def _as_outcome(entry: _Entry, history: History, live: Live) -> Happened:
+    """Return the body of an outcome, but for what it paid."""
     at = entry.when("known_at", history.stored.event.at)
     source = entry.text("source")
     value: str | float = ""
@@ -164,18 +165,17 @@ def _as_outcome(entry: _Entry, history: History, live: Live, own: bool) -> Happe
     except CaseError as error:
         for problem in error.problems:
             entry.wrong("outcome", entry.sent["outcome"], problem.expected, problem.next)
-    realised = paid(live, history.private, value, history.done) if entry.good and own else None
-    return Happened(value, at, source, realised, history.decided.unit)
+    return Happened(value, at, source, None, history.decided.unit)
 
 
-def _as_correction(entry: _Entry, history: History, live: Live, own: bool) -> Happened:
+def _as_correction(entry: _Entry, history: History, live: Live) -> Happened:
     why = entry.text("why", needed=True)
     if not history.happened and entry.good:
         entry.refuse(422, f"The decision {entry.decision} has no outcome to correct: send it to /v1/outcomes")
-    return msgspec.structs.replace(_as_outcome(entry, history, live, own), why=why)
+    return msgspec.structs.replace(_as_outcome(entry, history, live), why=why)
 
 
-def _as_override(entry: _Entry, history: History, live: Live, own: bool) -> Overridden:
+def _as_override(entry: _Entry, history: History, live: Live) -> Overridden:
     action, quantity = entry.sent["action"], entry.sent.get("quantity")
     terms = {terms.name: terms for terms in live.model.policy.payoffs.actions}
     if not isinstance(action, str) or action not in terms:
@@ -291,10 +291,15 @@ def _shaped(kind: Kind, entry: _Entry) -> None:
 
 
 def _placed(kind: Kind, work: Sequence[_Entry], ledger: Ledger, rollouts: Rollouts, id: str) -> None:
-    """Find each entry's decision, and make its event, or note what is wrong."""
+    """Find each entry's decision, and make its event, or note what is wrong; what was paid is reckoned for all of a model at once."""
     named = list({entry.decision: None for entry in work if entry.good})
     decisions = ledger.reader.events(named)
     archived = ledger.reader.archived([id for id in named if id not in decisions])
+    said = ledger.reader.all_about(list(decisions))
+    now = ledger.now_us()  # after all that was read: whoever comes later sees this as said in the knowledge of that
+    bodies: list[tuple[_Entry, str, Happened | Overridden]] = []
+    happened: dict[Live, list[int]] = {}
+    models: dict[str, tuple[Live, bool]] = {}
     taken: dict[str, str] = {}  # decision → id of the outcome that this request brings
     for entry in work:
         if not entry.good:
@@ -304,9 +309,13 @@ def _placed(kind: Kind, work: Sequence[_Entry], ledger: Ledger, rollouts: Rollou
             away = f": it was archived, in {archived[entry.decision]}" if entry.decision in archived else ""
             entry.refuse(404, f"There is no decision {entry.decision} here{away}")
             continue
-        entry.history = history = History.of(stored, ledger.reader.about(entry.decision))
-        live, own = model_of(history, rollouts)
-        body = kind.body(entry, history, live, own)
+        entry.history = history = History.of(stored, said.get(entry.decision, []))
+        entry.now = now
+        name = history.decided.model
+        if name not in models:  # one that is not here is looked for on the disk
+            models[name] = model_of(history, rollouts)
+        live, own = models[name]
+        body = kind.body(entry, history, live)
         chosen = entry.sent.get("id") or id or (f"outcome:{entry.decision}" if kind is OUTCOME else uuid7(1)[0])
         if kind is OUTCOME and entry.good:
             first = next((event.id for event, _ in history.happened if event.kind == "outcome"), taken.get(entry.decision, chosen))
@@ -314,8 +323,24 @@ def _placed(kind: Kind, work: Sequence[_Entry], ledger: Ledger, rollouts: Rollou
             if first != chosen:
                 entry.refuse(409, _come(entry.decision))
         if entry.good:
-            request = request_hash(kind.name.encode(), json.dumps(_said(entry, body)).encode())
-            entry.event = Event(chosen, kind.name, rollouts.name, entry.decision, stored.event.unit, now_us(), request, encode(body))
+            if isinstance(body, Happened) and own:  # a stand-in for the model that decided knows other payoffs
+                happened.setdefault(live, []).append(len(bodies))
+            bodies.append((entry, chosen, body))
+    for live, at in happened.items():
+        for i, realised in zip(at, all_paid(live, [_word(*bodies[i]) for i in at]), strict=True):
+            entry, chosen, body = bodies[i]
+            bodies[i] = entry, chosen, msgspec.structs.replace(body, realised=realised)
+    for entry, chosen, body in bodies:
+        unit = decisions[entry.decision].event.unit
+        request = request_hash(kind.name.encode(), json.dumps(_said(entry, body)).encode())
+        entry.event = Event(chosen, kind.name, rollouts.name, entry.decision, unit, now, request, encode(body))
+
+
+def _word(entry: _Entry, _: str, body: Happened | Overridden) -> Word:
+    history = entry.history
+    assert history is not None, "an outcome has a decision"
+    assert isinstance(body, Happened), "an override pays nothing of itself"
+    return Word(history.private, body.value, history.done)
 
 
 def _said(entry: _Entry, body: Happened | Overridden) -> Mapping[str, Any]:

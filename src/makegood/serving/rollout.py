@@ -20,9 +20,12 @@ import msgspec
 from makegood import bundle
 from makegood.errors import BundleError, CaseError, Problem, Refused, nearest
 from makegood.ids import uuid7
-from makegood.ledger.events import Event, Promoted, Stored, encode, now_us, request_hash
+from makegood.ledger.events import Event, Promoted, Stored, encode, request_hash
+from makegood.monitoring.exploring import Exploration
+from makegood.serving.changes import Change
 from makegood.serving.live import Live, bring
 from makegood.serving.problems import Trouble
+from makegood.serving.purse import alone
 
 if TYPE_CHECKING:
     from makegood.ledger.store import Ledger
@@ -35,6 +38,12 @@ START = "start"
 """Who promoted a bundle that a service was started with."""
 MOST_SHADOWS = 4
 """At once: each of them scores every row."""
+MOST_HELD_BACK = 0.5
+"""The largest share of the units that a champion keeps once another was promoted."""
+CONFIDENCE = 0.95
+"""Of a promotion, where the case does not say `feedback.promote.confidence`."""
+LEAST_CHANCE = 0.02
+"""Of a trial, where the case does not say `feedback.explore.least`."""
 _FEWEST_DIGITS = 6  # of a name's short form
 _KEPT = 2  # models that serve no longer and are still held, since outcomes of their decisions come in
 _RETRY_S = 10.0  # after which a bundle that could not be loaded is tried again
@@ -44,19 +53,24 @@ _RETRY_S = 10.0  # after which a bundle that could not be loaded is tried again
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """A champion by name; `forced` says that its verdict is refuse and somebody let it in all the same."""
+    """A champion by name, and the `event` that made it one; `forced` says that it was let in by force: see `Promoted`."""
 
     model: str
     forced: bool = False
+    event: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A canary by name, its share of the units, and the salt under which they draw."""
+    """A canary by name, its share of the units, and the salt under which they draw.
+
+    With `explored` it has no share: where it would do something else than the champion, each row has a chance of its own.
+    """
 
     model: str
     share: float
     salt: str
+    explored: Exploration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,8 @@ def state(events: Iterable[Stored]) -> Wanted:
 def after(wanted: Wanted, id: str, said: Promoted) -> Wanted:
     """Return what shall serve after one more promotion, whose event's id is the salt of a canary that it starts.
 
-    A model has one role. A canary keeps its salt while its share changes: whoever it decided on stays with it as the share grows.
+    A model has one role. A canary keeps its salt while its share changes: whoever it decided on stays with it as the share grows. The
+    champion that is held back is a canary whose units draw anew: the draws on which the promotion rests would favour the new one.
     """
     line, canary, name = wanted.line, wanted.canary, said.model
     shadows = tuple(shadow for shadow in wanted.shadows if shadow != name)
@@ -109,11 +124,15 @@ def after(wanted: Wanted, id: str, said: Promoted) -> Wanted:
         case "promote" if name == wanted.champion:
             return wanted
         case "promote":
-            return Wanted((*line, Stand(name, said.forced)), freed, shadows)
+            if said.holdback is not None and line:
+                freed = Share(wanted.champion, said.holdback, id)
+            return Wanted((*line, Stand(name, said.forced, id)), freed, shadows)
         case "rollback" if name == wanted.champion and len(line) > 1:
             return Wanted(line[:-1], None, tuple(shadow for shadow in shadows if shadow != line[-2].model))
-        case "canary" if name != wanted.champion and said.share is not None:
-            return Wanted(line, Share(name, said.share, id if freed is canary or canary is None else canary.salt), shadows)
+        case "canary" if name != wanted.champion and (said.share is not None or said.explore is not None):
+            salt = id if freed is canary or canary is None else canary.salt
+            explored = None if said.explore is None else Exploration(**said.explore)
+            return Wanted(line, Share(name, said.share or 0.0, salt, explored), shadows)
         case "shadow" if not wanted.role(name):
             return replace(wanted, shadows=(*shadows, name))
         case "retire":
@@ -126,11 +145,12 @@ def after(wanted: Wanted, id: str, said: Promoted) -> Wanted:
 
 @dataclass(frozen=True)
 class Canary:
-    """A loaded canary: it decides where what a unit draws under `salt` is below `share`."""
+    """A loaded canary: it decides where what a unit draws under `salt` is below `share`, or below the row's chance by `explored`."""
 
     live: Live
     share: float
     salt: str
+    explored: Exploration | None = None
 
 
 @dataclass(frozen=True)
@@ -178,8 +198,9 @@ class Rollouts:
         """Return the models that the ledger wants, loaded.
 
         Where it has none of the case yet, `given` or the last run's bundle is promoted. So is a `given` bundle that never was the
-        champion; one that was, and was replaced or rolled back, is not brought back by a mere restart. Raises `Refused` where a
-        bundle to be promoted has the verdict refuse and nothing forces it, `BundleError` and `CaseError` where one cannot be loaded.
+        champion; one that was, and was replaced or rolled back, is not brought back by a mere restart. Raises `Refused` where nothing
+        forces in a bundle to be promoted whose verdict is refuse, or that would take a champion's place without evidence,
+        `BundleError` and `CaseError` where one cannot be loaded.
         """
         rollouts = cls(ledger, workspace, case, given)
         past = ledger.reader.promotions(case)
@@ -203,7 +224,11 @@ class Rollouts:
             refused = live.model.verdict == "refuse"
             if refused and not force:
                 raise Refused(Problem(live.name, "verdict refuse", "a model that is worth deploying", "see its report, or give --force"))
-            said = Promoted("promote", live.name, live.hash, START, forced=refused)
+            if promoted and not force:
+                mend = f"start with {self.name}, let it be a shadow or a canary, and see `makegood review`; or give --force"
+                raise Refused(Problem(live.name, "no evidence", "one that has shown that it earns more than the champion", mend))
+            why = "the service was started with it by --force" if force and (refused or promoted) else ""
+            said = Promoted("promote", live.name, live.hash, START, why=why, forced=refused or bool(promoted))
             self._append(f"{START}:{live.name}", said)  # workers that start at once write it once
         return live
 
@@ -268,6 +293,15 @@ class Rollouts:
             raise Trouble(422, f"{name} could be {', '.join(known.name for known in fits[:5])}: give the whole name")
         return fits[0]
 
+    def identified(self, name: str) -> tuple[str, str]:
+        """Return the name and the manifest's SHA-256 of a model that is here, or that served once; raises `Trouble` as `known` does."""
+        past = (msgspec.json.decode(p.event.body, type=Promoted) for p in self._ledger.reader.promotions(self.name))
+        hash = next((said.model_hash for said in past if said.model == name), None)
+        if hash is not None:
+            return name, hash
+        known = self.known(name)
+        return known.name, known.hash
+
     def named(self, name: str) -> Live:
         """Return a bundle, loaded now if it is not; raises `Trouble` where there is none (404) or it is not as it was made (422)."""
         live = self._loaded.get(name)
@@ -303,25 +337,36 @@ class Rollouts:
 
     # -------------------------------------------------------------------------------------------------------------- change
 
-    def change(self, verb: str, model: str, *, by: str, share: float | None = None, why: str = "", force: bool = False) -> Stored | None:
+    def change(self, change: Change) -> Stored | None:
         """Write a change of what serves, and make it here; return its event, None where there was nothing to change.
 
-        It is loaded first, and refused (`Trouble` 422) if it is not as it was made. `by` is a person where a case of high stakes
-        changes who decides. Other processes follow within a second.
+        It is loaded first, and refused (`Trouble` 422) if it is not as it was made, or lacks the evidence that it needs. `by` is a person
+        where a case of high stakes changes who decides. Other processes follow within a second.
         """
         with self._lock:
             self.follow()
-            name = self._roled(model) if verb in ("rollback", "retire") else self.known(model).name
-            problems = list(self._objections(verb, name, by, share))
-            live = None if problems or verb in ("rollback", "retire") else self.named(name)
+            goes = change.verb in ("rollback", "retire")
+            name = self._roled(change.model) if goes else self.known(change.model).name
+            problems = list(self._objections(change, name))
+            live = None if problems or goes else self.named(name)
             refused = live is not None and live.model.verdict == "refuse"
-            if refused and not force:
+            if refused and not change.force:
                 mend = "send force: true, which the ledger keeps, or choose another"
                 problems.append(Problem("force", "false", f"true, since the verdict on {name} is refuse", mend))
             if problems:
                 raise Trouble(422, f"{name} cannot be changed like that", problems)
-            stand = self._hash(name)
-            said = Promoted(verb, name, stand, by, share if verb == "canary" else None, why, forced=refused and force)
+            said = Promoted(
+                change.verb,
+                name,
+                self._hash(name),
+                change.by,
+                change.share,
+                change.why,
+                forced=change.force and (refused or (change.verb == "promote" and bool(self._unproven(change)))),
+                evidence=dict(change.evidence),
+                explore=None if change.explore is None else change.explore.to_json(),
+                holdback=change.holdback,
+            )
             id = uuid7(1)[0]
             if after(self._wanted, id, said) == self._wanted:
                 return None
@@ -337,20 +382,23 @@ class Rollouts:
 
     def _hash(self, name: str) -> str:
         """Return the SHA-256 of a model's manifest: of the bundle, or as the ledger has it where the bundle is gone."""
-        if live := self._loaded.get(name):
-            return live.hash
-        past = (msgspec.json.decode(p.event.body, type=Promoted) for p in self._ledger.reader.promotions(self.name))
-        return next((said.model_hash for said in past if said.model == name), None) or self.known(name).hash
+        live = self._loaded.get(name)
+        return self.identified(name)[1] if live is None else live.hash
 
-    def _objections(self, verb: str, name: str, by: str, share: float | None) -> Iterator[Problem]:
-        role, wanted = self._wanted.role(name), self._wanted
-        if verb in ANSWERED and self.case.get("decision", {}).get("high_stakes") and by.strip().casefold() in ("", START):
-            yield Problem("by", by, "a person's name, since the case is one of high stakes", "say who answers for it")
+    def _objections(self, change: Change, name: str) -> Iterator[Problem]:
+        verb, role, wanted = change.verb, self._wanted.role(name), self._wanted
+        if verb in ANSWERED and self._grave and change.by.strip().casefold() in ("", START):
+            yield Problem("by", change.by, "a person's name, since the case is one of high stakes", "say who answers for it")
         if verb == "canary":
-            if share is None or not (math.isfinite(share) and 0.0 < share < 1.0):
-                yield Problem("share", "" if share is None else f"{share:g}", "a number between 0 and 1", "such as 0.05")
+            yield from self._tried(change)
             if role == "champion":
                 yield Problem("model", name, "a model other than the champion", "name a challenger")
+        elif change.share is not None or change.explore is not None:
+            yield Problem("share" if change.explore is None else "explore", "", f"a canary, not a {verb}", "leave it out")
+        if verb == "promote" and role != "champion":
+            yield from self._lacking(change)
+        if change.holdback is not None:
+            yield from self._held_back(change, role)
         if verb == "shadow" and role in ("champion", "canary"):
             yield Problem("model", name, f"a model that does not decide; this is the {role}", "name another")
         if verb == "shadow" and not role and len(wanted.shadows) >= MOST_SHADOWS:
@@ -359,14 +407,67 @@ class Rollouts:
             yield Problem("model", name, f"the champion, {wanted.champion}: it is what is rolled back", "name it")
         if verb == "rollback" and len(wanted.line) < 2:
             yield Problem("model", name, "a champion before this one", "promote another")
+        if verb == "rollback" and not change.why.strip() and not change.reached:
+            yield Problem("why", change.why, "why, or evidence that has come to its limit", "say why: the ledger keeps it")
         if verb == "retire" and role == "champion":
             yield Problem("model", name, "a canary or a shadow; this is the champion", "promote another, or roll it back")
         if verb == "retire" and not role:
             yield Problem("model", name, f"a model that serves: {', '.join(wanted.names)}", "name one of them")
 
+    @property
+    def _grave(self) -> bool:
+        return bool(self.case.get("decision", {}).get("high_stakes"))
+
+    @property
+    def _feedback(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.case.get("feedback", {})
+        return found
+
+    def _unproven(self, change: Change) -> list[Problem]:
+        confidence = float(self._feedback.get("promote", {}).get("confidence", CONFIDENCE))
+        return list(change.lacking(self._wanted.champion, confidence))
+
+    def _lacking(self, change: Change) -> Iterator[Problem]:
+        """Yield what a promotion lacks: evidence, or a word on why it is forced."""
+        if not change.force:
+            yield from self._unproven(change)
+        elif not change.why.strip():
+            yield Problem("why", change.why, "why it is forced", "say it: the ledger keeps it")
+
+    def _held_back(self, change: Change, role: str) -> Iterator[Problem]:
+        if change.verb != "promote" or role == "champion":
+            yield Problem("holdback", f"{change.holdback:g}", "the promotion of another model than the champion", "leave it out")
+        elif not 0.0 < (change.holdback or 0.0) <= MOST_HELD_BACK:
+            yield Problem("holdback", f"{change.holdback:g}", f"a share above 0 and of at most {MOST_HELD_BACK:g}", "such as 0.1")
+
+    def _tried(self, change: Change) -> Iterator[Problem]:
+        """Yield what is wrong with how a canary is to be tried: on a share of the units, or by exploration, which the case declares."""
+        share, explore, declared = change.share, change.explore, self._feedback.get("explore")
+        if explore is None:
+            if share is None or not (math.isfinite(share) and 0.0 < share < 1.0):
+                yield Problem("share", "" if share is None else f"{share:g}", "a number between 0 and 1", "such as 0.05")
+        elif share is not None:
+            yield Problem("share", f"{share:g}", "no share beside explore: each row has a chance of its own", "leave one of them out")
+        elif self._grave:
+            yield Problem("explore", "", "a share: nothing is explored where the stakes are high", "send a share, or let it be a shadow")
+        elif not declared:
+            yield Problem("explore", "", "a case that declares feedback.explore", "declare its budget in the case, or send a share")
+        elif not alone(self._ledger):
+            expected = "a ledger that one process alone writes: several could spend the budget twice"
+            yield Problem("explore", "a PostgreSQL ledger", expected, "send a share, or serve from a SQLite ledger")
+        else:
+            (money, period_s), least = map(float, declared["budget"]), float(declared.get("least", LEAST_CHANCE))
+            has = "as the case's feedback.explore has it"
+            if explore.period_s != period_s:
+                yield Problem("explore: period_s", f"{explore.period_s:g}", f"{period_s:g}, {has}", "review anew")
+            if explore.budget > money:
+                yield Problem("explore: budget", f"{explore.budget:g}", f"at most {money:g}, {has}", "review anew")
+            if explore.least < least:
+                yield Problem("explore: least", f"{explore.least:g}", f"at least {least:g}, {has}", "review anew")
+
     def _append(self, id: str, said: Promoted) -> None:
         body = encode(said)
-        self._ledger.append([Event(id, "promotion", self.name, "", "", now_us(), request_hash(body), body)])
+        self._ledger.append([Event(id, "promotion", self.name, "", "", self._ledger.now_us(), request_hash(body), body)])
 
     # -------------------------------------------------------------------------------------------------------------- follow
 
@@ -394,7 +495,7 @@ class Rollouts:
             canary = self._wanted.canary
             self.now = Rollout(
                 lives[self._wanted.champion],
-                Canary(lives[canary.model], canary.share, canary.salt) if canary and canary.model in lives else None,
+                Canary(lives[canary.model], canary.share, canary.salt, canary.explored) if canary and canary.model in lives else None,
                 tuple(lives[name] for name in self._wanted.shadows if name in lives),
                 self._wanted.forced,
             )

@@ -18,6 +18,7 @@ import uvloop
 from makegood import bundle
 from makegood.errors import LedgerError
 from makegood.ledger.anchors import Anchors, heads
+from makegood.ledger.clock import iso
 from makegood.ledger.store import Ledger
 from makegood.serving import wire
 from makegood.serving.app import app
@@ -47,24 +48,28 @@ def run(place: Place, sock: socket.socket, *, force: bool, ready: Callable[[str]
     """Serve on a listening socket until SIGTERM or SIGINT; call `ready` with the champion's name once requests are answered.
 
     Who asked by then is answered, within `DRAIN_S`; a second signal stops at once. Either way the ledger is closed properly. When the
-    other side of `tie` closes, that is a signal too. Raises what `start.serve` raises.
+    other side of `tie` closes, that is a signal too. A replay has no spool and no anchors: those of the folder are a live ledger's.
+    Raises what `start.serve` raises.
     """
-    serve = bundle.read(place.first).json("case.json").get("serve", {})
+    serve, replay = bundle.read(place.first).json("case.json").get("serve", {}), place.replay
     log = Log()
     log.take_over()
     try:
         with ExitStack() as stack:
-            anchors = Anchors(place.service)
-            spool = place.service / "spool.jsonl" if serve.get("without_ledger") == "spool" else None
-            ledger = Ledger.open(place.ledger, spool=spool)
+            spool = place.service / "spool.jsonl" if serve.get("without_ledger") == "spool" and replay is None else None
+            ledger = Ledger.open(place.ledger, spool=spool, replayed=replay is not None)
             stack.callback(ledger.close)
+            anchors = Anchors(place.service) if replay is None else None
             stack.callback(_anchor, anchors, ledger, log)  # the last one, after whatever was submitted
+            if replay is not None:
+                ledger.advance(max(ledger.now_us(), replay.begins))
             rollouts = Rollouts.open(ledger, place.workspace, place.case, place.bundle, force=force)
             metrics = Metrics()
             batcher = Batcher(rollouts, ledger, metrics)
             service = Service(rollouts, ledger, Keyring.open(place.service / FILE), Rates(), metrics, log, batcher)
             process = _Process(service, lambda: _anchor(anchors, ledger, log))
-            log.say("info", "starts", {"case": place.case, "ledger": shown(place.ledger), "pid": os.getpid()})
+            facts = {"case": place.case, "ledger": shown(place.ledger), "pid": os.getpid()}
+            log.say("info", "starts", facts if replay is None else facts | {"replayed": True, "at": iso(ledger.now_us())})
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(process.serve(sock, tie, lambda: ready(rollouts.now.champion.name)))
         log.say("info", "stopped")
@@ -72,8 +77,10 @@ def run(place: Place, sock: socket.socket, *, force: bool, ready: Callable[[str]
         log.close()
 
 
-def _anchor(anchors: Anchors, ledger: Ledger, log: Log) -> None:
-    """Sign what the chain has come to; that this fails now and then is told, and harms nothing else."""
+def _anchor(anchors: Anchors | None, ledger: Ledger, log: Log) -> None:
+    """Sign what the chain has come to, where anchors are kept; that this fails now and then is told, and harms nothing else."""
+    if anchors is None:
+        return
     try:
         anchors.write(ledger.id, ledger.maintain(lambda connection, _: heads(connection), _SIGN_S))
     except LedgerError as error:

@@ -35,13 +35,16 @@ def serve(place: Place, listen: Listen, *, force: bool, ready: Callable[[str, st
     model's verdict is refuse and nothing forces it, `LedgerError` and `BundleError` where those cannot be opened.
     """
     check_installed(_NEEDED)
+    if listen.workers > 1 and place.replay is not None:
+        got, mend = f"{listen.workers} and a replay", "leave --workers out"
+        raise CaseError(Problem("--workers", got, "1, since the clock of a replay is one process's", mend))
     if listen.workers > 1 and place.ledger.startswith("sqlite:"):
         got, mend = f"{listen.workers} and a SQLite ledger", f"name a PostgreSQL ledger in {LEDGER}, or leave --workers out"
         raise CaseError(Problem("--workers", got, "1, since one process alone writes a SQLite ledger", mend))
     place.first  # noqa: B018  there is something to serve
     _open_folder(place)
     keys = Keyring.open(place.service / FILE)
-    with bound(listen.host, listen.port, safe=len(keys) > 0) as sock:
+    with bound(listen.host, listen.port, safe=len(keys) > 0, replayed=place.replay is not None) as sock:
         url = url_of(sock)
         if listen.workers == 1:
             from makegood.serving.server import run
@@ -73,13 +76,19 @@ def _open_folder(place: Place) -> None:
         raise CaseError(Problem("--workspace", got, "a folder that can be written to", "give another with --workspace"))
 
 
-def bound(host: str, port: int, *, safe: bool) -> socket.socket:
-    """Return a listening socket; raises `CaseError` where the address is another's, or none, or reaches beyond this machine unsafely."""
+def bound(host: str, port: int, *, safe: bool, replayed: bool = False) -> socket.socket:
+    """Return a listening socket; raises `CaseError` where the address is another's, or none, or reaches beyond this machine unsafely.
+
+    A replay is nobody else's, whatever keys there are: who takes it for the live service would act on what is long past.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
         raise CaseError(Problem("--host", host, "an address of this machine", error.strerror or "see its spelling")) from None
-    if not safe and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    own = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+    if replayed and not own:
+        raise CaseError(Problem("--host", host, "an address that this machine alone reaches, since it is a replay", "give 127.0.0.1"))
+    if not safe and not own:
         mend = "make one with `makegood keys create`, or listen on 127.0.0.1; TLS is for the balancer in front"
         raise CaseError(Problem("--host", host, "keys, since others than this machine can reach that address", mend))
     sock = socket.socket(family, socket.SOCK_STREAM)

@@ -1,0 +1,278 @@
+"""What to do after a review: a pure function of what was found, who stands where, and what is remembered.
+
+The economics propose, the test vetoes. A new model is trained as soon as what it can be expected to recover exceeds its cost, which is
+often long before the promise test may raise its alarm: to train and to score beside the champion changes no decision. Who decides is
+changed by the evidence of a test alone, and in a case of high stakes by a person.
+
+Nothing here acts, reads a clock or fails: every review leads to acts in order, and every act says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from makegood.case import Case
+from makegood.monitoring.review import Alarm, Challenge, Review
+from makegood.stages.facts import Entrant, Standing
+
+Verb = Literal["alarm", "retrain", "shadow", "canary", "promote", "drop", "release", "rollback"]
+Mode = Literal["shadow", "canary"]
+
+RECOVERED = 0.5
+"""How much of what a broken promise loses a new model is expected to bring back: the rest is a world that got harder."""
+
+FEWEST = 400
+"""Ticks since a promise began to break, below which a new model would learn the change from too few."""
+
+GROWN = 2.0
+"""By how much the evidence and the outcomes since the change must have grown before the same champion is retrained for once more."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a case declares of its loop; times in microseconds, money in the unit of the payoffs.
+
+    `cost` of a training, and the `horizon_us` over which what it gains is counted; `mode` in which a challenger is tried and its `share`;
+    `holdback` of the disagreements that the old champion keeps for `guard_us`; `probability` of a false alarm; after a change of what
+    serves, nothing is trained for `rest_us`. In a case of `high_stakes` a person is asked before who decides changes.
+    """
+
+    cost: float
+    horizon_us: int
+    mode: Mode
+    share: float
+    holdback: float
+    guard_us: int
+    rest_us: int
+    probability: float
+    high_stakes: bool
+
+    @classmethod
+    def of(cls, case: Case) -> Terms:
+        """Return the terms of a case.
+
+        A challenger is only scored, and no traffic is at risk, where every outcome shows whatever is done; where an action hides it, a
+        canary lets it be seen, but not where stakes are high.
+        """
+        feedback, actions = case.feedback, case.decision.actions.values()
+        seen = not case.data.affected_by_action and all(action.reveals for action in actions)
+        return cls(
+            cost=feedback.retrain.cost,
+            horizon_us=_us(feedback.retrain.horizon),
+            mode="shadow" if seen or case.decision.high_stakes else "canary",
+            share=feedback.promote.share,
+            holdback=feedback.promote.holdback,
+            guard_us=_us(feedback.promote.guard),
+            rest_us=_us(case.data.outcome_delay + feedback.review),
+            probability=feedback.false_alarm.probability,
+            high_stakes=case.decision.high_stakes,
+        )
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing to be done, and why. `evidence` is what a promotion or a rollback rests on; `since` when the change began that a new
+    model is to learn; `share` a canary's or, of a promotion, what the old champion keeps. `asks`: a person must say yes first.
+    """
+
+    verb: Verb
+    model: str
+    why: str
+    evidence: Mapping[str, float | str] = field(default_factory=dict)
+    since: int | None = None
+    share: float | None = None
+    asks: bool = False
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered from review to review: the last training `at`, for which `champion`, with which `evidence` and how many `ticks`
+    since the change; and whose alarms have been told, as (model, test)."""
+
+    at: int | None = None
+    champion: str = ""
+    evidence: float = 0.0
+    ticks: int = 0
+    told: frozenset[tuple[str, str]] = frozenset()
+
+
+def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Memory, tuple[Act, ...]]:
+    """Return what is remembered next, and what to do now, in order. Total: any review gives an answer.
+
+    At most one of the acts changes who decides. What is asked of a person is asked again at every review until it is answered: the
+    evidence of then counts.
+    """
+    memory, alarms = _alarms(memory, review)
+    changes = _guarded(review, standing, terms) or _tried(review, standing, terms)
+    if any(act.verb in ("promote", "rollback") for act in changes):
+        return memory, (*alarms, *changes)
+    leaving = {act.model for act in changes}
+    staying = replace(
+        standing,
+        entrants=tuple(e for e in standing.entrants if e.model not in leaving),
+        before=None if standing.before is None or standing.before.model in leaving else standing.before,
+    )
+    again = _proposal(memory, review, staying, terms)
+    if again is None:
+        return memory, (*alarms, *changes)
+    memory = replace(memory, at=review.at, champion=standing.champion, evidence=review.alarm.evidence, ticks=since_turn(review.alarm)[1])
+    return memory, (*alarms, *changes, again)
+
+
+def entering(model: str, standing: Standing, terms: Terms, refused: bool) -> tuple[Act, ...]:
+    """Return what lets a newly trained model be tried: it takes the place of one on trial; at most one is. One whose verdict is refuse,
+    `refused`, is scored only: it may yet prove better than the champion, but it gets no traffic for that."""
+    worn = tuple(Act("drop", e.model, f"A newer model, {model}, knows more of the change.") for e in standing.entrants)
+    if terms.mode == "canary" and not refused:
+        why = f"{model} decides on {terms.share:.0%} of the units: what is done decides which outcomes are seen."
+        return (*worn, Act("canary", model, why, share=terms.share, asks=terms.high_stakes))
+    why = f"{model} is scored beside the champion, and never acted on, until the test knows which is better."
+    return (*worn, Act("shadow", model, why))
+
+
+# ------------------------------------------------------------------------------------------------------------------ parts of a step
+
+
+def _alarms(memory: Memory, review: Review) -> tuple[Memory, tuple[Act, ...]]:
+    """Return the alarms that were not told yet, each once for a champion."""
+    found = [("promise", review.alarm)]
+    if review.alarm.missing is not None:
+        found.append(("missing", review.alarm.missing))
+    new = [(test, alarm) for test, alarm in found if alarm.raised and (review.model, test) not in memory.told]
+    acts = tuple(
+        Act("alarm", review.model, alarm.why, {"test": test, "evidence": alarm.evidence, "limit": alarm.limit}, since=alarm.since)
+        for test, alarm in new
+    )
+    return replace(memory, told=memory.told | {(review.model, test) for test, _ in new}), acts
+
+
+def _guarded(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
+    """Return a rollback where the old champion is shown to be better, or its release once the guard is over."""
+    before = standing.before
+    if before is None:
+        return ()
+    for challenge in review.challenges:
+        if challenge.model == before.model and challenge.decision == "rollback" and _shown(challenge):
+            return (Act("rollback", standing.champion, challenge.why, _evidence(challenge), asks=terms.high_stakes),)
+    if review.at >= standing.since + terms.guard_us:
+        return (Act("release", before.model, "The guard is over, and nothing spoke for the old champion."),)
+    return ()
+
+
+def _tried(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
+    """Return the promotion of a challenger that is shown to be better, or else the end of each trial that leads nowhere."""
+    by_name = {challenge.model: challenge for challenge in review.challenges}
+    over: list[Act] = []
+    for entrant in standing.entrants:
+        challenge = by_name.get(entrant.model)
+        if challenge is None:
+            continue
+        broken = [g for g in challenge.guardrails if g.held is False]
+        if challenge.decision == "promote" and _shown(challenge) and all(g.held for g in challenge.guardrails):
+            return (_promotion(challenge, entrant, terms), *over)
+        if broken:
+            over.append(Act("drop", entrant.model, "It breaks a guardrail: " + ", ".join(f"{g.name} {g.found}" for g in broken) + "."))
+        elif challenge.decision in ("drop", "failed"):
+            over.append(Act("drop", entrant.model, challenge.why))
+        elif review.at - entrant.since > terms.horizon_us:
+            over.append(Act("drop", entrant.model, "No difference was shown in all the time over which its gain was to be counted."))
+    return tuple(over)
+
+
+def _promotion(challenge: Challenge, entrant: Entrant, terms: Terms) -> Act:
+    held = terms.holdback if entrant.least is not None else None
+    return Act("promote", entrant.model, challenge.why, _evidence(challenge), share=held, asks=terms.high_stakes)
+
+
+def _shown(challenge: Challenge) -> bool:
+    """Return whether the evidence itself reaches its limit: a decision without it is no decision."""
+    return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit > 0.0
+
+
+def _evidence(challenge: Challenge) -> dict[str, float | str]:
+    """Return what the ledger keeps of a test."""
+    said: dict[str, float | str] = {
+        "test": challenge.test,
+        "design": challenge.design,
+        "evidence": challenge.evidence,
+        "limit": challenge.limit,
+        "units": challenge.units,
+        "gain": challenge.gain.value,
+        "low": challenge.gain.low,
+        "high": challenge.gain.high,
+    }
+    return {name: kept for name, kept in said.items() if isinstance(kept, str) or math.isfinite(kept)}
+
+
+# ------------------------------------------------------------------------------------------------------------------------ retraining
+
+
+def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
+    """Return the retraining that is worth its cost now, if any is."""
+    if review.at < standing.since + terms.rest_us or (standing.before is not None and terms.mode == "canary"):
+        return None
+    began, ticks = since_turn(review.alarm)
+    if ticks < FEWEST:
+        return None
+    if memory.champion == standing.champion and memory.at is not None:
+        grown = ticks >= GROWN * memory.ticks and review.alarm.evidence >= GROWN * memory.evidence
+        if not grown or review.at < memory.at + terms.rest_us:
+            return None
+    gain = hoped(review, standing, terms)
+    if not gain > terms.cost:
+        return None
+    why = (
+        f"Since about then decisions pay less than promised: a new model can be expected to recover {gain:,.4g} {review.unit} over the "
+        f"{terms.horizon_us / 86400e6:,.0f} days for which it counts, and costs {terms.cost:,.4g}. {review.alarm.why}"
+    )
+    return Act("retrain", standing.champion, why, since=began)
+
+
+def since_turn(alarm: Alarm) -> tuple[int | None, int]:
+    """Return about when a promise began to break, and how many ticks ago: after the last moment at which nothing spoke for it.
+
+    The evidence of a kept promise is t after t ticks on average, at the most; what is above that speaks for a broken one. (None, all
+    ticks) where it did from the beginning, and 0 ticks where it does not.
+
+    >>> since_turn(Alarm(False, 60.0, 800.0, None, 4, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 0.9), (30, 7.0), (40, 60.0))))
+    (20, 2)
+    """
+    points = len(alarm.path)
+    quiet = [i for i, (_, evidence) in enumerate(alarm.path, 1) if not evidence > i * alarm.ticks / points]
+    if not quiet:
+        return None, alarm.ticks if points else 0
+    return alarm.path[quiet[-1] - 1][0], alarm.ticks * (points - quiet[-1]) // points
+
+
+def hoped(review: Review, standing: Standing, terms: Terms) -> float:
+    """Return what a retraining can be expected to bring back over the horizon, in money altogether; 0 where nothing is lost.
+
+    The chance that the promise broke, times `RECOVERED` of what a decision has lost since, times the decisions to come. The evidence M
+    adds up, over all moments, how much likelier the money is if the promise broke there than if it never did (Shiryaev 1963): with one
+    change expected in N ticks, the period of the declared false alarms, the odds are M/N. What a kept promise gives by itself, a unit a
+    tick, is taken off.
+    """
+    alarm = review.alarm
+    calm = alarm.limit * terms.probability  # N
+    odds = (alarm.evidence - alarm.ticks) / calm if 0.0 < calm < math.inf else 0.0
+    spent = review.at - standing.since
+    if not (odds > 0.0 and spent > 0):
+        return 0.0
+    chance = odds / (1.0 + odds) if odds < math.inf else 1.0
+    began, _ = since_turn(alarm)
+    lost = [
+        (p.gap.value, p.matured)
+        for p in review.periods
+        if p.model == standing.champion and p.matured and math.isfinite(p.gap.value) and (began is None or p.end > began)
+    ]
+    rows = sum(n for _, n in lost)
+    loss = sum(gap * n for gap, n in lost) / rows if rows else review.gap.value
+    money = chance * RECOVERED * loss * review.n / spent * terms.horizon_us
+    return money if money > 0.0 else 0.0

@@ -1,0 +1,199 @@
+"""Why a case's decisions earn otherwise than before: which columns moved, and which causes moved the money."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from makegood.contracts import Floats, Ints
+from makegood.decided import values_of
+from makegood.economics.policy import expected as expected_payoffs
+from makegood.errors import DataError
+from makegood.model import Model
+from makegood.monitoring import attribution as shares
+from makegood.monitoring import drift, logged
+from makegood.monitoring.reference import observed
+from makegood.monitoring.review import Alarm, Attribution, Moved
+from makegood.stages import pricing
+from makegood.stages.facts import Facts, sample
+from makegood.stages.observe import Log
+
+FEWEST = 200
+"""Decisions with a payoff that each of two periods must have before they are compared."""
+_RECENT = 1_000
+_PRIOR = 10.0  # rows that a bundle's expectation is worth when it is stretched to what rows paid
+
+
+def moved(facts: Facts) -> tuple[Moved, ...]:
+    """Return how the columns of the champion's latest decisions moved from those that it was judged on; the last quarter of them."""
+    model, log = facts.champion, facts.log
+    mine = np.flatnonzero(facts.of(facts.standing.champion))
+    rows = sample(log, mine[-max(len(mine) // 4, _RECENT) :])
+    if model.reference is None or not len(rows):
+        return ()
+    columns, _ = model.transform.read(pricing.inputs(log, model, rows))
+    seen = observed(columns, model.transform.images, values_of(model.assess(columns)[0]))
+    return drift.drift(model.reference, seen, log.promise[rows], log.unit, units=log.entity[rows])
+
+
+def began(alarm: Alarm) -> int | None:
+    """Return about when a broken promise broke: the last moment at which nothing spoke for it; None where it did not.
+
+    >>> from dataclasses import replace
+    >>> raised = Alarm(True, 900.0, 800.0, 40, 40, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 0.9), (30, 60.0), (40, 900.0)))
+    >>> began(raised), began(replace(raised, raised=False))
+    (20, None)
+    """
+    if not alarm.raised or alarm.since is None:
+        return None
+    quiet = [at for at, evidence in alarm.path if at <= alarm.since and evidence <= 1.0]
+    return quiet[-1] if quiet else alarm.path[0][0] if alarm.path else alarm.since
+
+
+def attribution(facts: Facts, alarm: Alarm) -> Attribution | None:
+    """Return why the decisions since a change paid otherwise than those before it; None with too few on either side.
+
+    The change is where the promise broke, else the last promotion, else the middle of all decisions that are due.
+    """
+    log, outcomes = facts.log, facts.outcomes
+    known = facts.due & outcomes.known(facts.now) & log.readable & (log.done >= 0) & (log.decided >= 0)
+    there = np.flatnonzero(known)
+    if len(there) < 2 * FEWEST:
+        return None
+    middle = int(log.at[there[len(there) // 2]])
+    for cut in (began(alarm), facts.standing.since, middle):
+        if cut is not None:
+            sides = [there[log.at[there] < cut], there[log.at[there] >= cut]]
+            if min(map(len, sides)) >= FEWEST:
+                break
+    else:
+        return None
+    rows = [sample(log, side) for side in sides]
+    models = [facts.model(log.names[int(np.bincount(log.model[side]).argmax())]) for side in rows]
+    try:
+        return _compared(facts, rows, models)
+    except DataError:  # so many options that no cell holds enough rows, or bundles of different options
+        return None
+
+
+def _compared(facts: Facts, rows: Sequence[Ints], models: Sequence[Model]) -> Attribution:
+    log = facts.log
+    expected = [_expected(log, models, side) for side in rows]  # each (2 models, 2 terms, n, n_options)
+    decided = [_decided(log, models, side, own) for own, side in enumerate(rows)]
+    seen = [_seen(facts, models, side) for side in rows]  # each (payoffs (2, n, n_options), known (n, n_options))
+    base = [np.stack([part[1], part[1]]) for part in expected]  # the later bundle's, in each world
+    for side in range(2):
+        for terms in range(2):
+            own, other = _halves(log.entity[rows[side]]), 1 - side
+            for world in (side, other):
+                base[side][world, terms] = (
+                    _crossed(expected[side][1, terms], seen[side], terms, own)
+                    if world == side
+                    else _moved_to(expected[side][1, terms], expected[other][1, terms], seen[other], terms)
+                )
+    strata = shares.stratify(expected[0][1, 1].max(axis=1), expected[1][1, 1].max(axis=1))
+    parts = [
+        shares.Rows(
+            span=(int(log.at[side].min()), int(log.at[side].max())),
+            units=log.entity[side],
+            stratum=strata[i],
+            decided=decided[i],
+            done=log.done[side],
+            paid=facts.outcomes.paid[side],
+            expected=base[i],
+            payoffs=seen[i][0],
+            known=seen[i][1],
+        )
+        for i, side in enumerate(rows)
+    ]
+    low, high = zip(*(pricing.ends(log, model, side) for model, side in zip(models, rows, strict=True)), strict=True)
+    ends = min(float(part.min()) for part in low), max(float(part.max()) for part in high)
+    return shares.attribute(parts[0], parts[1], log.unit, bounds=ends if np.isfinite(ends).all() else None)
+
+
+def _expected(log: Log, models: Sequence[Model], rows: Ints) -> Floats:
+    """Return what each bundle expects of each option under the terms of each: (2 models, 2 terms, n, n_options)."""
+    out = np.zeros((2, 2, len(rows), len(log.options)))
+    for m, model in enumerate(models):
+        if m and model is models[0]:
+            out[1] = out[0]
+            continue
+        columns, _ = model.transform.read(pricing.inputs(log, model, rows))
+        predictive = model.assess(columns)[0]
+        for t, terms in enumerate(models):
+            priced = pricing.priced(log, terms, rows)
+            out[m, t][:, pricing.places(log, terms)] = expected_payoffs(terms.policy.payoffs, predictive, priced)
+    return out
+
+
+def _decided(log: Log, models: Sequence[Model], rows: Ints, own: int) -> Ints:
+    """Return what each bundle would have chosen under the policy of each: (2 models, 2 policies, n); its own is what was logged."""
+    out = np.tile(log.decided[rows], (2, 2, 1))
+    if models[0] is models[1]:
+        return out
+    for m, model in enumerate(models):
+        columns, _ = model.transform.read(pricing.inputs(log, model, rows))
+        predictive = model.assess(columns)[0]
+        for p, other in enumerate(models):
+            if m == p == own:
+                continue
+            policy = other.policy
+            if m == p or policy.averse:  # what an averse policy guarantees hangs on the sets of its own bundle
+                out[m, p] = pricing.choices(log, model, rows).option
+                continue
+            priced = pricing.priced(log, other, rows)
+            option = policy.decide(expected_payoffs(policy.payoffs, predictive, priced), priced).option
+            out[m, p] = pricing.places(log, other)[option]
+    return out
+
+
+def _seen(facts: Facts, models: Sequence[Model], rows: Ints) -> tuple[Floats, Floats]:
+    """Return what each option paid under each terms (2, n, n_options), and the inverse chance of its being known (n, n_options)."""
+    log = facts.log
+    decisions = logged.Decisions(log.at[rows], log.entity[rows], log.decided[rows], log.chances[rows])
+    tables = []
+    known = np.zeros((len(rows), len(log.options)))
+    for model in models:
+        paid = pricing.payoffs(log, model, rows)
+        recorded = ~np.isnan(log.outcome[rows])
+        seen = logged.by_outcome(
+            decisions, paid, logged.observed(decisions, recorded), pricing.reveals(log, model), pricing.sure(log, model, rows)
+        )
+        there = ~np.isnan(seen.paid) & (seen.chance > 0.0)
+        known = np.divide(1.0, seen.chance, out=np.zeros(known.shape), where=there)
+        tables.append(np.where(there, seen.paid, 0.0))
+    return np.stack(tables), known
+
+
+def _halves(entity: Ints) -> Ints:
+    """Return 0 or 1 (n,) for each row: units in halves, in order of their codes."""
+    return np.asarray(entity % 2)
+
+
+def _line(expected: Floats, paid: Floats, known: Floats) -> tuple[Floats, Floats]:
+    """Return shift and slope (n_options,) that bring what was expected to what was paid; a few rows move nothing far."""
+    used = known > 0.0
+    n = used.sum(axis=0)
+    m, d = np.where(used, expected, 0.0), np.where(used, paid - expected, 0.0)
+    centre = m.sum(axis=0) / np.maximum(n, 1)
+    within = (np.where(used, expected - centre, 0.0) ** 2).sum(axis=0)
+    scale = within * (1.0 + _PRIOR / np.maximum(n, 1))
+    slope = np.divide((np.where(used, expected - centre, 0.0) * d).sum(axis=0), scale, out=np.zeros(len(n)), where=within > 1e-12)
+    return d.sum(axis=0) / (n + _PRIOR) - slope * centre, slope
+
+
+def _crossed(expected: Floats, seen: tuple[Floats, Floats], terms: int, half: Ints) -> Floats:
+    """Return what is expected of a period's rows as the other half of its units paid."""
+    out = np.empty(expected.shape)
+    for h in range(2):
+        teach, use = half != h, half == h
+        shift, slope = _line(expected[teach], seen[0][terms][teach], seen[1][teach])
+        out[use] = expected[use] + shift + slope * expected[use]
+    return out
+
+
+def _moved_to(expected: Floats, theirs: Floats, seen: tuple[Floats, Floats], terms: int) -> Floats:
+    """Return what is expected of one period's rows as those of the other period paid."""
+    shift, slope = _line(theirs, seen[0][terms], seen[1])
+    return np.asarray(expected + shift + slope * expected)
