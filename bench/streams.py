@@ -4,8 +4,8 @@
     python bench/streams.py --seeds 2   # to look at
 
 A stale model has learnt from the past alone; a new one from 3,000 rows after the change was complete, whose outcomes are known by then,
-or from these and the past. Each decides by expected payoff on the rows after that. On a stream a decision is worth its true expected
-payoff; on the real table, what it paid.
+or from these and the past; a challenger, where the stream brings one, from its own rows. Each decides by expected payoff on the rows
+after that. On a stream a decision is worth its true expected payoff; on the real table, what it paid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from makegood.case import Case
 from makegood.contracts import Floats, Ints
 from makegood.data.prepare import raw_columns
 from makegood.economics.payoff import Payoffs
-from makegood.streams import KINDS, Stream, inject, stream
+from makegood.streams import DRIFTING, INJECTED, Stream, inject, stream
 
 ROWS, PAST, CHANGE, LEARNT = 20_000, 8_000, 0.3, 3_000
 MATURING = 300  # rows between the last that a new model learns from and the first that it decides on: the delay, and a day
@@ -60,6 +60,7 @@ class Task:
     """Rows in order of time: X (n, k), y (n,), payoffs (n, n_actions, 2) and what each action is worth (n, n_actions).
 
     The first `past` are the past; `before` and `after` the rows that are judged, `learnt` those that a new model learns from.
+    `challenger` are the rows that one is trained on, where there is one.
     """
 
     X: Floats
@@ -70,6 +71,7 @@ class Task:
     before: slice
     learnt: slice
     after: slice
+    challenger: tuple[Floats, Ints] | None = None
 
     def decided(self, p: Floats, rows: slice) -> tuple[float, float]:
         """Return what decisions by these probabilities are worth on some rows, and what they promise."""
@@ -80,10 +82,12 @@ class Task:
     def figures(self, learner: Learner) -> dict[str, float]:
         """Return what the stale and the new models are worth."""
         stale = learner(self.X[self.past], self.y[self.past], self.X)
-        new = learner(self.X[self.learnt], self.y[self.learnt], self.X)
-        both = np.r_[self.past, self.learnt]
         found = {"before": self.decided(stale, self.before)[0]}
         found["stale"], found["stale promised"] = self.decided(stale, self.after)
+        if self.challenger is not None:
+            return found | {"challenger": self.decided(learner(*self.challenger, self.X), self.after)[0]}
+        both = np.r_[self.past, self.learnt]
+        new = learner(self.X[self.learnt], self.y[self.learnt], self.X)
         found["new"] = self.decided(new, self.after)[0]
         found["new and old rows"] = self.decided(learner(self.X[both], self.y[both], self.X), self.after)[0]
         return found
@@ -118,7 +122,11 @@ def of_stream(made: Stream) -> Task:
     complete = PAST + int(np.searchsorted(made.at, made.changed_at[-1])) if made.changed_at else begin
     learnt = slice(complete, complete + LEARNT)
     after = slice(learnt.stop + MATURING, None)
-    return Task(matrix(table, table), y, money, worth, slice(0, PAST), slice(PAST, begin), learnt, after)
+    challenger = None
+    if made.challenger is not None:
+        wrong = made.challenger[outcome].to_numpy(zero_copy_only=False) == made.classes[1]
+        challenger = (matrix(made.challenger.select(inputs), table), wrong.astype(np.int64))
+    return Task(matrix(table, table), y, money, worth, slice(0, PAST), slice(PAST, begin), learnt, after, challenger)
 
 
 def of_table(name: str, kind: str, seed: int) -> Task:
@@ -143,7 +151,7 @@ def of_table(name: str, kind: str, seed: int) -> Task:
 def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     """Return the mean of each figure over the seeds, and what the new models gain over the stale one, with its standard error."""
     means: dict[str, Any] = {name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]}
-    for name in ("new", "new and old rows"):
+    for name in sorted({"new", "new and old rows", "challenger"} & rows[0].keys()):
         gains = np.array([row[name] - row["stale"] for row in rows])
         means[f"gain of {name}"] = round(float(gains.mean()), 2)
         means[f"its standard error ({name})"] = round(float(gains.std(ddof=1) / np.sqrt(len(gains))), 2) if len(gains) > 1 else None
@@ -157,14 +165,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=20, help="of each kind; fewer than 20 are not written")
     seeds = parser.parse_args().seeds
-    worlds = {kind: [(kind, seed) for seed in range(seeds)] for kind in KINDS if kind != "offer"}
     found: dict[str, Any] = {}
-    for kind, asked in worlds.items():
-        tasks = [of_stream(stream(name, seed, n=ROWS, history=PAST, change=CHANGE)) for name, seed in asked]
+    for kind in ("stable", *DRIFTING, "heavy", "harmful", "useless"):  # in the others the rows and what becomes of them are the stable ones
+        tasks = [of_stream(stream(kind, seed, n=ROWS, history=PAST, change=CHANGE)) for seed in range(seeds)]
         oracle = float(np.mean([task.worth[task.after].max(axis=1).mean() for task in tasks]))
         found[kind] = {"oracle": round(oracle, 2), **{k: summary([t.figures(f) for t in tasks]) for k, f in LEARNERS.items()}}
         print(kind, found[kind], flush=True)
-    for kind in ("stable", "sudden", "gradual", "mix", "outage"):
+    for kind in INJECTED:
         tasks = [of_table("credit-risk", kind, seed) for seed in range(min(seeds, 5))]
         found[f"injected {kind}"] = {k: summary([t.figures(f) for t in tasks]) for k, f in LEARNERS.items()}
         print(kind, found[f"injected {kind}"], flush=True)

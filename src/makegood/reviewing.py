@@ -18,6 +18,7 @@ import numpy as np
 from makegood import bundle, model
 from makegood.case import Case
 from makegood.errors import BundleError, CaseError, Problem, Refused, nearest
+from makegood.ledger import snapshot
 from makegood.ledger.events import Alarmed, Event, Promoted, Stored, encode, now_us, request_hash
 from makegood.ledger.reading import Reader
 from makegood.ledger.store import Ledger
@@ -25,7 +26,7 @@ from makegood.monitoring.review import Challenge, Review
 from makegood.report.review_page import render
 from makegood.report.summary import review_json
 from makegood.serving.changes import Change
-from makegood.serving.locate import Place, locate
+from makegood.serving.locate import Place, Replay, locate
 from makegood.serving.problems import Trouble
 from makegood.serving.rollout import Rollouts, Wanted, after
 from makegood.stages import feedback, observe, pricing
@@ -51,15 +52,16 @@ class Reviewed:
         return {**review_json(self.review), "report": str(self.page)}
 
 
-def review(case: str, *, workspace: Path | str = HERE, now: int | None = None, injected: str = "") -> Reviewed:
+def review(case: str, *, workspace: Path | str = HERE, ledger: str = "", now: int | None = None, injected: str = "") -> Reviewed:
     """Return the review of a case's decisions, with its page; `case` is a case file, a built-in name, a case that was run, or a bundle.
 
-    `now` is in microseconds since 1970, UTC: by default the wall's time, or that of a replay's latest event. `injected` says what was done
+    `ledger` is the URL or the path of another ledger than the case's own, such as a replay's. `now` is in microseconds since 1970, UTC: by
+    default the wall's time, or that of a replay's latest event. `injected` says what was done
     to replayed data. Raises `CaseError` where nothing was served yet, `LedgerError` where the ledger cannot be read, `Refused` where
     the champion's bundle is not in the workspace.
     """
-    place = locate(case, Path(workspace))
-    found = of_ledger(place, place.ledger, now, injected)
+    place = placed(case, workspace, ledger)
+    found = of_ledger(place, now, injected)
     stamp = datetime.fromtimestamp(found.at / 1e6, UTC)
     folder = place.workspace.root / place.case / "reviews" / f"{stamp:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,15 +71,20 @@ def review(case: str, *, workspace: Path | str = HERE, now: int | None = None, i
     return Reviewed(found, page.resolve())
 
 
-def of_ledger(place: Place, ledger: str, now: int | None = None, injected: str = "") -> Review:
-    """Return the review of the decisions in a ledger, at its URL; raises as `review` does."""
-    reader = Reader.open(ledger)
-    try:
+def placed(case: str, workspace: Path | str, ledger: str = "") -> Place:
+    """Return the place of a case, with another ledger (its URL, or its file's path) where one is given; raises as `locate` does."""
+    place = locate(case, Path(workspace))
+    url = ledger if "://" in ledger or not ledger else snapshot.at_url(Path(ledger).resolve())
+    return replace(place, replay=Replay(url)) if url else place
+
+
+def of_ledger(place: Place, now: int | None = None, injected: str = "") -> Review:
+    """Return the review of the decisions in a place's ledger; raises as `review` does."""
+    ledger = place.ledger
+    with _reading(place) as reader:
         standing = stands(reader.promotions(place.case))
         replayed = reader.replayed
         at = now if now is not None else (reader.latest() or 0) if replayed else now_us()
-    finally:
-        reader.close()
     if standing is None:
         raise CaseError(Problem(f"case {place.case}", "no champion in the ledger", "a case that is served", f"makegood serve {place.case}"))
     log = observe.load(ledger, place.case, at, place.service)
@@ -132,12 +139,12 @@ def stands(promotions: Iterable[Stored]) -> Standing | None:
 # ------------------------------------------------------------------------------------------------------------ what follows
 
 
-def record(found: Reviewed, case: str, *, workspace: Path | str = HERE, service: Client | None = None) -> int:
+def record(found: Reviewed, case: str, *, workspace: Path | str = HERE, ledger: str = "", service: Client | None = None) -> int:
     """Write the alarms that a review raised and the ledger does not hold yet; return how many: one of each test, for each bundle.
 
     By the `service` where one is given, else by opening the ledger; raises `LedgerError` where another process writes it.
     """
-    place, review_ = locate(case, Path(workspace)), found.review
+    place, review_ = placed(case, workspace, ledger), found.review
     raised = [(test, a) for test, a in (("promise", review_.alarm), ("missing", review_.alarm.missing)) if a is not None and a.raised]
     if not raised:
         return 0
@@ -155,10 +162,10 @@ def record(found: Reviewed, case: str, *, workspace: Path | str = HERE, service:
         for body in new:
             service.alarm(msgspec.to_builtins(body), id=_id(body))
     elif new:
-        with Ledger.open(place.ledger, replayed=replayed) as ledger:
+        with Ledger.open(place.ledger, replayed=replayed) as writer:
             said = [(body, encode(body)) for body in new]
-            at = ledger.now_us()
-            ledger.append([Event(_id(b), "alarm", place.case, "", "", at, request_hash(data), data) for b, data in said])
+            at = writer.now_us()
+            writer.append([Event(_id(b), "alarm", place.case, "", "", at, request_hash(data), data) for b, data in said])
     return len(new)
 
 
@@ -184,16 +191,19 @@ class Asked:
     force: bool = False
 
 
+_NOTHING = Asked()
+
+
 def promote(
-    case: str, name: str = "", asked: Asked = Asked(), *, workspace: Path | str = HERE, service: Client | None = None
+    case: str, name: str = "", asked: Asked = _NOTHING, *, workspace: Path | str = HERE, ledger: str = "", service: Client | None = None
 ) -> dict[str, Any]:
     """Make a challenger the champion, on the evidence of a review made now, and return what serves then.
 
     `name` is a bundle's, whole or a part of it; by default the one whose test says so. Raises `Refused` without evidence, unless forced
     with a reason that the ledger keeps: it says what is missing, and about how long it takes.
     """
-    place = locate(case, Path(workspace))
-    found = of_ledger(place, place.ledger)
+    place = placed(case, workspace, ledger)
+    found = of_ledger(place)
     challenge = _named(found, name)
     if challenge is None and not asked.force:
         known = ", ".join(c.model for c in found.challenges) or "none is on trial"
@@ -210,9 +220,9 @@ def promote(
     return _changed(place, Change("promote", model_, asked.by, asked.why, None, asked.force, proof, None, holdback), service)
 
 
-def rollback(case: str, asked: Asked, *, workspace: Path | str = HERE, service: Client | None = None) -> dict[str, Any]:
+def rollback(case: str, asked: Asked, *, workspace: Path | str = HERE, ledger: str = "", service: Client | None = None) -> dict[str, Any]:
     """Bring the champion before back, and return what serves then; raises `Refused` where there is none, or nobody says why."""
-    place = locate(case, Path(workspace))
+    place = placed(case, workspace, ledger)
     with _reading(place) as reader:
         standing = stands(reader.promotions(place.case))
     if standing is None:
@@ -245,8 +255,8 @@ def _changed(place: Place, change: Change, service: Client | None) -> dict[str, 
         )
     with _reading(place) as reader:
         replayed = reader.replayed
-    with Ledger.open(place.ledger, replayed=replayed) as ledger:
-        rollouts = Rollouts.open(ledger, place.workspace, place.case)
+    with Ledger.open(place.ledger, replayed=replayed) as writer:
+        rollouts = Rollouts.open(writer, place.workspace, place.case)
         try:
             stored = rollouts.change(change)
         except Trouble as trouble:

@@ -75,7 +75,7 @@ def main() -> None:
         assert left == {mirror.STATE, mirror.LOCK}, f"after {kills} changes"
         shutil.rmtree(work)
         kills += 1
-    print(json.dumps({"kills": kills, "before": before}))
+    sys.stdout.write(json.dumps({"kills": kills, "before": before}))
 
 
 if __name__ == "__main__":

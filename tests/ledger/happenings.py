@@ -60,7 +60,9 @@ class Story:
             model_hash="1a" * 32,
             case_hash="2b" * 32,
             role="champion" if share == 1.0 else str(rng.choice(["champion", "canary"])),
-            shadows=tuple(Shadow(MODELS[m], str(rng.choice(["approve", "audit"])), int(rng.integers(100))) for m in (1, 2) if rng.random() < 0.3),
+            shadows=tuple(
+                Shadow(MODELS[m], str(rng.choice(["approve", "audit"])), int(rng.integers(100))) for m in (1, 2) if rng.random() < 0.3
+            ),
             inputs_mac="ff" if rng.random() < 0.05 else "",
         )
         private = None if rng.random() < 0.05 else encode(Private(self.inputs(), (("amount", "5", 1.0),)))

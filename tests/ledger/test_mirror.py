@@ -17,6 +17,7 @@ from tests.ledger import corpus
 from tests.ledger.cut_short import told
 from tests.ledger.happenings import CASE, Story
 
+from makegood import cli
 from makegood.errors import LedgerError
 from makegood.ledger import mirror, retention
 from makegood.ledger.erasure import erase
@@ -86,7 +87,10 @@ def test_what_is_no_part_of_it_is_not_there_afterwards(ledger: Ledger, tmp_path:
     mirror.opened(ledger.url, CASE, tmp_path / "mirror")
     (tmp_path / "mirror" / "inputs-0123.arrow").write_bytes(b"what a crash left")
     followed(ledger, tmp_path / "mirror")
-    assert set(files(tmp_path / "mirror")) == {mirror.STATE, *(f for parts in state(tmp_path / "mirror")["parts"].values() for f, _ in parts)}
+    assert set(files(tmp_path / "mirror")) == {
+        mirror.STATE,
+        *(f for parts in state(tmp_path / "mirror")["parts"].values() for f, _ in parts),
+    }
 
 
 def test_the_files_have_the_permissions_of_the_ledger(ledger: Ledger, tmp_path: Path) -> None:
@@ -145,6 +149,26 @@ def test_what_is_erased_before_the_first_look_never_comes_in(ledger: Ledger, tmp
     assert b"SECRET" not in everything(tmp_path / "mirror")
 
 
+def test_the_command_that_erases_reaches_the_mirrors_at_once(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    story, cache = Story(ledger, 3), tmp_path / "ledger"
+    ledger.append([secret(story, "ada"), story.decision()])
+    folder = mirror.beside(cache, ledger.url, CASE)
+    mirror.opened(ledger.url, CASE, folder)
+    ledger.close()
+    shutil.copytree(folder, cache / "foreign.mirror")
+    (cache / "foreign.mirror" / mirror.STATE).write_text(json.dumps(state(folder) | {"ledger": "another"}))
+    (cache / "odd.mirror").mkdir()
+    (cache / "odd.mirror" / mirror.STATE).write_text("{")
+    assert mirror.follow(ledger.url, cache) == 1
+    assert b"SECRET-ada" in everything(folder)
+    monkeypatch.setattr(sys, "argv", ["makegood", "ledger", "erase", str(cache / "ledger.sqlite"), "--unit", "ada", "--by", "Grace"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert b"SECRET" not in everything(folder)
+    assert b"SECRET" in everything(cache / "foreign.mirror"), "that is another ledger's"
+
+
 # --------------------------------------------------------------------------------------------------------------- made anew
 
 
@@ -164,7 +188,9 @@ def full(ledger: Ledger, tmp_path: Path, small: None) -> Path:
     return tmp_path / "mirror"
 
 
-@pytest.mark.parametrize("change", [{"version": 0}, {"ledger": "another"}, {"case": "another"}, {"filed": {"0": 3}}, {"parts": {}}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"version": 0}, {"ledger": "another"}, {"case": "another"}, {"filed": {"0": 3}}, {"parts": {}}, {"more": 1}]
+)
 def test_files_that_say_something_else_are_made_anew(ledger: Ledger, full: Path, change: dict[str, Any]) -> None:
     (full / mirror.STATE).write_text(json.dumps(state(full) | change))
     if change == {"parts": {}}:
@@ -296,7 +322,9 @@ def test_a_look_from_before_stays_whole_while_the_files_change(ledger: Ledger, t
 
 def test_a_folder_that_cannot_be_written_to_is_said(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match=r"mirror: got '.*file.*'; expected a folder that can be written to; mend its permissions, or make room"):
+    with pytest.raises(
+        LedgerError, match=r"mirror: got '.*file.*'; expected a folder that can be written to; mend its permissions, or make room"
+    ):
         mirror.opened(ledger.url, CASE, tmp_path / "file" / "mirror")
 
 
@@ -308,5 +336,7 @@ def test_a_column_is_read_on_any_rows_in_any_order(ledger: Ledger, tmp_path: Pat
     for name in inputs.names:
         whole = inputs.column(name, np.arange(n)).tolist()
         for rows in (rng.permutation(n), rng.integers(0, n, 5), np.array([n - 1, 0]), np.empty(0, dtype=np.int64)):
-            assert repr(inputs.column(name, rows).tolist()).replace("nan", "None") == repr([whole[row] for row in rows]).replace("nan", "None")
+            assert repr(inputs.column(name, rows).tolist()).replace("nan", "None") == repr([whole[row] for row in rows]).replace(
+                "nan", "None"
+            )
     assert np.isnan(inputs.column("unheard of", np.arange(n))).all()

@@ -75,6 +75,7 @@ def test_reads(ledger: Ledger) -> None:
     reader = ledger.reader
     assert [stored.event.id for stored in reader.about("d")] == ["outcome:d", "correction:d"]
     assert reader.about("") == reader.about("nobody") == []
+    assert reader.all_about(["d", "nobody", "", "d"]) == {"d": reader.about("d")}
     assert reader.event("nobody") is None
     assert {id: stored.event.private for id, stored in reader.events(["d", "e", "x"]).items()} == {"d": b'{"inputs":{}}', "e": None}
     assert [s.event.id for batch in reader.scan(kinds=["outcome", "override"]) for s in batch] == ["outcome:d", "override:e"]

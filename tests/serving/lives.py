@@ -60,7 +60,7 @@ def challenger() -> Live:
     return live(replace(serving(bundles.loans()), calibrator=None), "challenger")
 
 
-BUDGET, WEEK_S = 2_000.0, 604_800.0
+BUDGET, WEEK_S = 20_000.0, 604_800.0
 """What `exploring` may spend on exploration in a week."""
 
 

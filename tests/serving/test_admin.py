@@ -94,7 +94,9 @@ def test_models_and_their_changes(shop: House) -> None:
     assert change(shop, "promote", second.name[-12:], {"evidence": PROOF})["champion"] == second.name
     answer = shop.client.post("/v1/decisions", json=ROW).json()
     assert answer["model"] == second.name
-    assert [(s["model"], s["by"], s["evidence"]) for s in shop.client.get("/v1/models").json()["line"]][1:] == [(second.name, "local", PROOF)]
+    assert [(s["model"], s["by"], s["evidence"]) for s in shop.client.get("/v1/models").json()["line"]][1:] == [
+        (second.name, "local", PROOF)
+    ]
     assert shop.client.post(f"/v1/models/{second.name}/rollback", content=b"").json()["errors"][0]["where"] == "why"
     assert change(shop, "rollback", second.name, {"why": "it loses"})["champion"] == first.name
     assert shop.client.post("/v1/decisions", json=ROW).json()["model"] == first.name
@@ -175,7 +177,8 @@ def test_each_route_asks_for_its_scope(tmp_path: Path) -> None:
         asked: list[tuple[str, str, str]] = [
             ("POST", "/v1/outcomes", "observe"), ("POST", "/v1/corrections", "observe"), ("POST", "/v1/overrides", "observe"),
             ("GET", "/v1/decisions/x", "observe"), ("GET", "/v1/models", "observe"), ("GET", "/metrics", "observe"),
-            ("GET", "/openapi.json", "observe"), *(("POST", f"/v1/models/{name}/{verb}", "admin") for verb in VERBS),
+            ("GET", "/openapi.json", "observe"), ("GET", "/v1/promotions", "observe"), ("GET", "/v1/alarms", "observe"),
+            ("POST", "/v1/alarms", "admin"), *(("POST", f"/v1/models/{name}/{verb}", "admin") for verb in VERBS),
         ]  # fmt: skip
         for method, path, scope in asked:
             for given, token in [("", ""), *tokens.items()]:

@@ -31,7 +31,7 @@ class Gate:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.open, self.waiting = ledger, True, list[Callable[[], None]]()
         self.refuses: LedgerError | None = None
-        self.pseudonym = ledger.pseudonym
+        self.pseudonym, self.now_us = ledger.pseudonym, ledger.now_us
 
     def submit(self, events: Sequence[Event], done: Callable[[list[Receipt] | LedgerError], None]) -> None:
         if self.refuses is not None:

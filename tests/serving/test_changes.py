@@ -133,13 +133,15 @@ NAMES = st.sampled_from(["by", "why", "share", "force", "evidence", "explore", "
 )
 def test_whatever_is_sent_is_taken_or_refused_by_name(found: Any) -> None:
     try:
-        change = Change.of("canary", "m", found)
-    except Trouble as trouble:
-        assert trouble.status == 422
-        assert trouble.problems
-        trouble.body()
-    else:
-        assert change.reached in (True, False)
-        if change.explore is not None:
-            assert Exploration(**change.explore.to_json()) == change.explore
-            assert 0.0 < change.explore.least <= change.explore.most <= 0.5
+        change: Change | Trouble = Change.of("canary", "m", found)
+    except Trouble as refusal:
+        change = refusal
+    if isinstance(change, Trouble):
+        assert change.status == 422
+        assert all(problem.where for problem in change.problems)
+        assert change.body()
+        return
+    assert change.reached in (True, False)
+    if change.explore is not None:
+        assert Exploration(**change.explore.to_json()) == change.explore
+        assert 0.0 < change.explore.least <= change.explore.most <= 0.5

@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode, checks
 from tests.bundles import ROW
 from tests.serving import lives
-from tests.serving.houses import House, house
+from tests.serving.houses import PROOF, House, house
 
 from makegood.data.transform import Transform
+from makegood.monitoring.exploring import Exploration
 from makegood.serving.admin import routes
+from makegood.serving.changes import Change
 from makegood.serving.openapi import document
 from makegood.serving.rollout import VERBS, Canary, Rollout
 from makegood.serving.rows import Reader
@@ -133,6 +135,8 @@ def test_a_bundle_whose_folder_went_away_has_no_example(tmp_path: Path) -> None:
 
 def test_answers_are_as_described(shop: House) -> None:
     found = shop.client.get("/openapi.json").json()
+    alarm = {"test": "promise", "model": lives.reasoning().name, "evidence": 12.5, "limit": 10, "ticks": 3, "why": "it pays less"}
+    validator(found, "Alarm").validate(alarm)
     decided = shop.client.post("/v1/decisions", json=ROW, headers={"Idempotency-Key": "d"})
     answers = {
         "Answer": decided,
@@ -140,11 +144,18 @@ def test_answers_are_as_described(shop: House) -> None:
         "Decision": shop.client.get("/v1/decisions/d"),
         "Models": shop.client.get("/v1/models"),
         "Changed": shop.client.post(f"/v1/models/{lives.challenger().name}/shadow", json={}),
+        "Promotions": shop.client.get("/v1/promotions"),
+        "Raised": shop.client.post("/v1/alarms", json=alarm),
+        "Alarms": shop.client.get("/v1/alarms"),
         "Problem": shop.client.post("/v1/decisions", json={}),
     }
     for name, answer in answers.items():
         assert answer.status_code < 500
         validator(found, name).validate(answer.json())
+    explored = Exploration(0.1, {"": 3.0, "decline > approve": 4.0}, 1.0, 0.02, 500.0, 604_800.0).to_json()
+    for change in ({"evidence": PROOF, "holdback": 0.1}, {"explore": explored}, {"share": 0.1, "by": "Ada"}, {"force": True, "why": "so"}):
+        validator(found, "Change").validate(change)
+        Change.of("canary", "m", change)
     again = shop.client.get("/openapi.json").json()
     assert again["paths"].keys() == found["paths"].keys()
 

@@ -24,6 +24,7 @@ from tests.serving.houses import PROOF, workspace
 from makegood.errors import BundleError, CaseError, Refused
 from makegood.ledger.events import Event, Promoted, Stored, encode
 from makegood.ledger.store import Ledger
+from makegood.monitoring.exploring import Exploration
 from makegood.serving.changes import Change
 from makegood.serving.live import Live
 from makegood.serving.problems import Trouble
@@ -31,6 +32,7 @@ from makegood.serving.rollout import MOST_SHADOWS, START, VERBS, Known, Rollout,
 
 # ------------------------------------------------------------------------------------------------------------------- fold
 
+EXPLORED = Exploration(0.1, {"": 3.0}, 1.0, 0.02, 500.0, 604_800.0)
 SAID = st.builds(
     Promoted,
     verb=st.sampled_from(VERBS),
@@ -39,6 +41,8 @@ SAID = st.builds(
     by=st.just("x"),
     share=st.one_of(st.none(), st.sampled_from([0.1, 0.5])),
     forced=st.booleans(),
+    explore=st.one_of(st.none(), st.just(EXPLORED.to_json())),
+    holdback=st.one_of(st.none(), st.just(0.2)),
 )
 
 
@@ -71,6 +75,13 @@ def test_whatever_is_said_each_model_has_one_role_and_the_fold_goes_step_by_step
             assert wanted.canary is None
         if last.verb in ("canary", "shadow"):
             assert wanted.line == before.line
+        if last.verb == "promote" and wanted != before:
+            assert wanted.line == (*before.line, Stand(last.model, last.forced, f"e{len(said)}"))
+            if last.holdback is not None and before.champion:
+                assert wanted.canary == Share(before.champion, 0.2, f"e{len(said)}")
+        if wanted.canary and wanted.canary.model == last.model and (last.share is not None or last.explore) and last.verb == "canary":
+            assert wanted.canary.explored == (None if last.explore is None else EXPLORED)
+            assert wanted.canary.share == (last.share or 0.0)
         if wanted.canary and before.canary and wanted.canary.model == before.canary.model:
             assert wanted.canary.salt == before.canary.salt
         elif wanted.canary:
@@ -85,6 +96,29 @@ def test_a_rollback_undoes_a_promotion(said: list[Promoted], name: str) -> None:
     if before.champion and before.champion != name:
         assert back.line == before.line
     assert back.canary is None or before.champion in ("", name)
+
+
+def test_a_champion_is_held_back_until_it_is_retired_or_comes_back() -> None:
+    two = state(events([says("promote", "a"), says("canary", "b", 0.5), says("shadow", "c")]))
+    held = after(two, "p", says("promote", "b", holdback=0.1))
+    assert held == Wanted((Stand("a", False, "e1"), Stand("b", False, "p")), Share("a", 0.1, "p"), ("c",))
+    assert [held.role(name) for name in "abc"] == ["canary", "champion", "shadow"]
+    assert after(held, "r", says("retire", "a")) == replace(held, canary=None)
+    assert after(held, "r", says("rollback", "b")) == Wanted((Stand("a", False, "e1"),), None, ("c",))
+    assert after(held, "s", says("canary", "a", 0.3)).canary == Share("a", 0.3, "p")  # whom it decides on stays with it
+    assert after(held, "q", says("promote", "c", holdback=0.2)).canary == Share("b", 0.2, "q")
+    again = after(held, "q", says("promote", "a", holdback=0.2))
+    assert (again.champion, again.canary) == ("a", Share("b", 0.2, "q"))
+    assert after(held, "q", says("promote", "b", holdback=0.5)) == held
+    assert after(Wanted(), "p", says("promote", "a", holdback=0.1)) == Wanted((Stand("a", False, "p"),))
+
+
+def test_a_canary_that_is_explored_keeps_its_draws() -> None:
+    one = state(events([says("promote", "a"), says("canary", "b", explore=EXPLORED.to_json())]))
+    assert one.canary == Share("b", 0.0, "e2", EXPLORED)
+    more = replace(EXPLORED, k=0.2)
+    assert after(one, "x", says("canary", "b", explore=more.to_json())).canary == Share("b", 0.0, "e2", more)
+    assert after(one, "x", says("canary", "b", 0.1)).canary == Share("b", 0.1, "e2")
 
 
 def test_the_fold_by_hand() -> None:
@@ -297,6 +331,57 @@ def test_changes_that_are_refused(ledger: Ledger, tmp_path: Path, refuser: Live)
     change(rollouts, "promote", refuser.name, by="Ada", force=True, why="to see")
     assert rollouts.now.forced
     assert said(ledger)[-1].forced
+
+
+def test_a_promotion_needs_evidence_or_somebody_who_says_why(ledger: Ledger, tmp_path: Path) -> None:
+    first, second = lives.champion(), lives.challenger()
+    rollouts = opened(ledger, tmp_path, first, second)
+
+    def no(words: str, verb: str = "promote", **more: Any) -> None:
+        trouble = refused(lambda: change(rollouts, verb, second.name, by="Ada", **more), 422, "cannot be changed like that")
+        assert words in "\n".join(map(str, trouble.problems))
+
+    no("evidence: got 'none'; expected evidence and limit of a test that this model earns more than loans@")
+    no("run `makegood review`")
+    no("evidence: evidence: got '12'; expected at least its limit, 20", evidence={"evidence": 12, "limit": 20})
+    no("evidence: limit: got '5'", evidence={"evidence": 12, "limit": 5})
+    no("why it is forced", force=True)
+    no("why it is forced", force=True, why="  ", evidence=PROOF)
+    no("a share above 0 and of at most 0.5", evidence=PROOF, holdback=0.6)
+    no("a share above 0", evidence=PROOF, holdback=0.0)
+    no("the promotion of another model than the champion", "shadow", holdback=0.1)
+    no("a canary, not a promote", evidence=PROOF, share=0.1)
+    assert len(said(ledger)) == 1
+    change(rollouts, "promote", second.name, by="Ada", force=True, why="the other one is down")
+    assert (said(ledger)[-1].forced, said(ledger)[-1].why, said(ledger)[-1].evidence) == (True, "the other one is down", {})
+    assert rollouts.wanted.forced
+    rollback = "why; expected why, or evidence that has come to its limit"
+    no(rollback, "rollback")
+    no(rollback, "rollback", evidence={"evidence": 12, "limit": 20})
+    change(rollouts, "rollback", second.name, by="Ada", evidence={"test": "rollback", "evidence": 21, "limit": 20})
+    assert said(ledger)[-1].evidence == {"test": "rollback", "evidence": 21, "limit": 20}
+
+    change(rollouts, "canary", second.name, by="Ada", share=0.5)
+    change(rollouts, "promote", second.name, by="Ada", evidence=PROOF, force=True, why="sure is sure", holdback=0.1)
+    assert (said(ledger)[-1].forced, said(ledger)[-1].evidence, said(ledger)[-1].holdback) == (False, PROOF, 0.1)
+    now = rollouts.now
+    assert now.canary is not None
+    assert (now.champion.name, now.canary.live.name, now.canary.share) == (second.name, first.name, 0.1)
+    assert now.canary.salt == ledger.reader.promotions("loans")[-1].event.id
+    no("the promotion of another model than the champion", "promote", evidence=PROOF, holdback=0.1)
+    change(rollouts, "retire", first.name, by="Ada")
+    assert rollouts.now.canary is None
+    restarted = Rollouts.open(ledger, rollouts._workspace, "loans")
+    assert restarted.wanted == rollouts.wanted
+
+
+def test_the_case_says_how_sure_a_promotion_must_be(ledger: Ledger, tmp_path: Path) -> None:
+    model = lives.serving(bundles.loans())
+    strict = lives.live(replace(model, case={**model.case, "feedback": {"promote": {"confidence": 0.99}}}), "strict")
+    rollouts = opened(ledger, tmp_path, strict, lives.challenger())
+    trouble = refused(lambda: change(rollouts, "promote", lives.challenger().name, evidence=PROOF), 422, "cannot be changed")
+    assert "at least 100, since feedback.promote.confidence is 0.99" in str(trouble.problems[0])
+    change(rollouts, "promote", lives.challenger().name, evidence={**PROOF, "evidence": 101.0, "limit": 100.0, "champion": strict.name})
 
 
 def test_more_shadows_than_rows_should_be_scored_by(ledger: Ledger, tmp_path: Path) -> None:

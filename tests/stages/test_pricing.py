@@ -210,6 +210,10 @@ def test_of_a_number_the_ends_are_those_that_the_case_declares(bakery: Told) -> 
     assert pricing.sure(log, flat, every(log))[:, nothing] == pytest.approx(0.001 * log.rows(every(log))["amount"])
     low, high = pricing.ends(log, flat, every(log))
     assert np.array_equal(low, high)
+    assert (pricing.choices(log, flat, every(log)).option == nothing).all()
+    nowhere = {"stock": {"quantity": {"min": 0, "max": 300, "step": 20}, "payoff": "log(0 * amount) - quantity * outcome"}}
+    none = replace(model, policy=Policy(Payoffs.of(nowhere, "EUR")))
+    assert (pricing.choices(log, none, every(log)).option == -1).all()
 
 
 @pytest.mark.parametrize("name", ["loans", "bakery"])
@@ -280,6 +284,9 @@ def test_a_cost_without_a_value_stops_a_choice_and_no_payoff(loans: Told) -> Non
     costly = replace(model, policy=replace(model.policy, limits=(limit, free), prices=(0.0, 0.0)))
     age = log.rows(every(log))["age"].astype(float)
     assert ((pricing.choices(log, costly, every(log)).option == -1) == ~(age >= 30)).all(), "nothing costs less than nothing"
+    endless = replace(limit, cost=parse("1 / (months - months)", "decision.limits.refer.cost"))
+    never = replace(model, policy=replace(model.policy, limits=(endless,), prices=(0.0,)))
+    assert (pricing.choices(log, never, every(log)).option == -1).all()
     assert (np.isnan(pricing.payoffs(log, costly, every(log))[:, 0]) == np.isnan(log.outcome)).all()
 
 

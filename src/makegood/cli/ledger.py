@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,8 +131,13 @@ def erase(
     """Destroy inputs, reasons and notes of a unit or of decisions, and log that; no service may hold the ledger."""
     from makegood.ledger.erasure import erase as destroy
 
-    with _held(*_ledger(named, workspace)) as held:
+    url, folder = _ledger(named, workspace)
+    with _held(url, folder) as held:
         n = destroy(held, unit=unit, decisions=decision or (), by=by, why=why)
+    if any(folder.glob("*.mirror")) and find_spec("pyarrow"):  # a service alone has none; where there are, reviews are run
+        from makegood.ledger import mirror
+
+        mirror.follow(url, folder)
     say(f"{n:,} private parts are gone", as_json=as_json)
     if as_json:
         print_json({"erased": n})

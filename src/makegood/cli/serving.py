@@ -54,7 +54,7 @@ class Replaying:
 def serve(
     case: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that was run, or a bundle's folder.")],
     address: Address = Address(),
-    force: Annotated[bool, typer.Option(help="Serve a model whose verdict is refuse.")] = False,
+    force: Annotated[bool, typer.Option(help="Serve a model whose verdict is refuse, or in a champion's place without evidence.")] = False,
     replaying: Replaying = Replaying(),
     workspace: Workspace = HERE,
     as_json: Json = False,

@@ -209,9 +209,12 @@ def as_inputs(rows: Sequence[dict[str, Any] | None]) -> pa.Table:
     """
     there: list[dict[str, Any]] = [{} if row is None else row for row in rows]
     columns = {KEPT: pa.array([row is not None for row in rows], pa.bool_())}
-    for name in dict.fromkeys(name for row in there for name in row):
-        columns[f"={name}"] = _column([row.get(name) for row in there])
-    return pa.table(columns)
+    shapes = dict.fromkeys(map(tuple, there))
+    if len(shapes) == 1:  # rows of one service have the same columns in the same order
+        found = dict(zip(*shapes, zip(*map(dict.values, there), strict=True), strict=True))
+    else:
+        found = {name: tuple(row.get(name) for row in there) for name in dict.fromkeys(name for shape in shapes for name in shape)}
+    return pa.table(columns | {f"={name}": _column(values) for name, values in found.items()})
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
@@ -219,7 +222,7 @@ def _column(values: Sequence[Any]) -> pa.Array:
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.nulls(len(values))
-    if kinds <= {int, float} and all(type(v) is not int or -_EXACT <= v <= _EXACT for v in values):
+    if kinds == {float} or (kinds <= {int, float} and all(-_EXACT <= v <= _EXACT for v in values if type(v) is int)):
         return pa.array(np.array(values, dtype=np.float64))
     if kinds == {bool}:
         return pa.array(values, pa.bool_())

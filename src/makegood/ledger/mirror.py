@@ -199,6 +199,26 @@ class Mirror:
     inputs: Inputs
 
 
+def beside(cache: Path, ledger: str, case: str) -> Path:
+    """Return the folder under `cache` in which a case's decisions in a ledger (a URL, or the path of its file) are mirrored.
+
+    >>> beside(Path("service"), "sqlite:////srv/replay.sqlite", "loans").name
+    'loans-replay.mirror'
+    """
+    return cache / f"{case}-{Path(sa.make_url(snapshot.at_url(ledger)).database or '').stem}.mirror"
+
+
+def follow(ledger: str, cache: Path) -> int:
+    """Bring what mirrors a ledger under `cache` up to date, and return how many cases it is: an erasure is to reach them at once."""
+    with snapshot.reading(ledger) as connection:
+        id = snapshot.named(connection)
+    states = {path.parent: _state(path.parent) for path in cache.glob(f"*.mirror/{STATE}")}
+    mine = {folder: state.case for folder, state in states.items() if state is not None and state.ledger == id}
+    for folder, case in mine.items():
+        opened(ledger, case, folder)
+    return len(mine)
+
+
 def opened(ledger: str, case: str, folder: Path | None = None) -> Mirror:
     """Return a case's decisions in a ledger (a URL, or the path of its file), all that there are now.
 
@@ -217,6 +237,14 @@ def opened(ledger: str, case: str, folder: Path | None = None) -> Mirror:
     except OSError as error:
         got = f"{folder}: {error.strerror or error}"
         raise LedgerError(Problem("mirror", got, "a folder that can be written to", "mend its permissions, or make room")) from None
+
+
+def _state(folder: Path) -> _State | None:
+    """Return what the files of a folder say of themselves, None where they say nothing that can be read."""
+    try:
+        return msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 @contextlib.contextmanager
@@ -246,12 +274,10 @@ class _Reading:
     @classmethod
     def kept(cls, connection: sa.Connection, case: str, folder: Path) -> _Reading:
         """Return a look that goes on where the last one ended; raises `_Stale` where the files do not fit the ledger."""
-        try:
-            state = msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
-        except (FileNotFoundError, msgspec.DecodeError):
-            raise _Stale from None
-        told = (state.version, state.ledger, state.case, state.filed)
-        if told != (VERSION, snapshot.named(connection), case, _filed(connection)) or set(state.parts) != set(_TABLES):
+        state = _state(folder)
+        if state is None or set(state.parts) != set(_TABLES):
+            raise _Stale
+        if (state.version, state.ledger, state.case, state.filed) != (VERSION, snapshot.named(connection), case, _filed(connection)):
             raise _Stale
         e = schema.events.c
         for partition, (seq, hash) in state.heads.items():

@@ -26,8 +26,8 @@ from makegood.loop.tape import Tape
 from makegood.model import Model
 from makegood.report.looped import ARM, Looping
 
-EVERY = 4
-"""Reviews between two trainings of the scheduled arm: with a review a week, every four weeks."""
+EVERY_US = 91 * 86_400_000_000
+"""Between two trainings of the scheduled arm: a quarter of a year."""
 
 POINTS = 24
 """At so many times is told how the gain grew."""
@@ -62,19 +62,19 @@ def never(tape: Tape, first: Model) -> Lived:
     return Lived(chosen(tape, first))
 
 
-def scheduled(tape: Tape, first: Model, workspace: Path, every: int = EVERY) -> Lived:
-    """Return the arm that trains anew after every so many reviews, on all rows that are known, and lets the new model decide at once.
+def scheduled(tape: Tape, first: Model, workspace: Path, every_us: int = EVERY_US) -> Lived:
+    """Return the arm that trains anew after every such time, on all rows that are known, and lets the new model decide at once.
 
     A training that fails is paid for, and changes nothing.
     """
     house, spent, begin = Inside(tape, first, workspace, plain=True), list[tuple[int, float]](), 0
     cost = Terms.of(tape.case).cost
-    for i, now in enumerate(edges(tape, round(tape.case.feedback.review * 1e6)), 1):
+    for now in edges(tape, every_us):
         end = int(np.searchsorted(tape.at, now))
         house.decide(slice(begin, end))
         house.tell(now)
         begin = end
-        if end < len(tape) and i % every == 0:
+        if end < len(tape):
             spent.append((now, cost))
             try:
                 made = house.retrain(now, None)

@@ -27,8 +27,14 @@ RECOVERED = 0.5
 FEWEST = 400
 """Ticks since a promise began to break, below which a new model would learn the change from too few."""
 
-GROWN = 2.0
-"""By how much the evidence and the outcomes since the change must have grown before the same champion is retrained for once more."""
+GROWN = 1.5
+"""By how much the outcomes since the change must have grown before the same champion is retrained for once more."""
+
+MORE = 0.01
+"""What twice as many rows to learn from are expected to add to what the champion earns, where nothing else speaks for a new model."""
+
+MOST = 3
+"""Challengers that are scored beside the champion at once. Each must show the more evidence the more there are; a canary is alone."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,17 @@ class Act:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered from review to review: the last training `at`, for which `champion`, with which `evidence` and how many `ticks`
-    since the change; and whose alarms have been told, as (model, test)."""
+    """What is remembered from review to review.
+
+    The last training `at`, for which `champion`, with how many `ticks` since the change and how many of its decisions `matured`; of how
+    many `rows` the last model was made (0: nobody knows); and whose alarms were `told`, as (model, test).
+    """
 
     at: int | None = None
     champion: str = ""
-    evidence: float = 0.0
     ticks: int = 0
+    matured: int = 0
+    rows: int = 0
     told: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -122,14 +132,22 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
     again = _proposal(memory, review, staying, terms)
     if again is None:
         return memory, (*alarms, *changes)
-    memory = replace(memory, at=review.at, champion=standing.champion, evidence=review.alarm.evidence, ticks=since_turn(review.alarm)[1])
+    ticks = since_turn(review.alarm)[1]
+    memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks, matured=review.matured)
     return memory, (*alarms, *changes, again)
 
 
-def entering(model: str, standing: Standing, terms: Terms, refused: bool) -> tuple[Act, ...]:
-    """Return what lets a newly trained model be tried: it takes the place of one on trial; at most one is. One whose verdict is refuse,
-    `refused`, is scored only: it may yet prove better than the champion, but it gets no traffic for that."""
-    worn = tuple(Act("drop", e.model, f"A newer model, {model}, knows more of the change.") for e in standing.entrants)
+def entering(model: str, review: Review, standing: Standing, terms: Terms, refused: bool) -> tuple[Act, ...]:
+    """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one with the least
+    evidence. One whose verdict is refuse, `refused`, is scored only: it may yet prove better than the champion, without any traffic.
+    """
+    shown = {challenge.model: challenge.evidence for challenge in review.challenges}
+    room = 1 if terms.mode == "canary" else MOST
+    ranked = sorted(standing.entrants, key=lambda e: (shown.get(e.model, 0.0), e.since))
+    worn = tuple(
+        Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one shows the least of those on trial.")
+        for e in ranked[: max(len(ranked) + 1 - room, 0)]
+    )
     if terms.mode == "canary" and not refused:
         why = f"{model} decides on {terms.share:.0%} of the units: what is done decides which outcomes are seen."
         return (*worn, Act("canary", model, why, share=terms.share, asks=terms.high_stakes))
@@ -169,21 +187,22 @@ def _guarded(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...
 def _tried(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     """Return the promotion of a challenger that is shown to be better, or else the end of each trial that leads nowhere."""
     by_name = {challenge.model: challenge for challenge in review.challenges}
-    over: list[Act] = []
+    over, better = list[Act](), list[tuple[float, Act]]()
     for entrant in standing.entrants:
         challenge = by_name.get(entrant.model)
         if challenge is None:
             continue
         broken = [g for g in challenge.guardrails if g.held is False]
-        if challenge.decision == "promote" and _shown(challenge) and all(g.held for g in challenge.guardrails):
-            return (_promotion(challenge, entrant, terms), *over)
+        if challenge.decision == "promote" and _shown(challenge, len(standing.entrants)) and all(g.held for g in challenge.guardrails):
+            better.append((challenge.evidence, _promotion(challenge, entrant, terms)))
+            continue
         if broken:
             over.append(Act("drop", entrant.model, "It breaks a guardrail: " + ", ".join(f"{g.name} {g.found}" for g in broken) + "."))
         elif challenge.decision in ("drop", "failed"):
             over.append(Act("drop", entrant.model, challenge.why))
         elif review.at - entrant.since > terms.horizon_us:
             over.append(Act("drop", entrant.model, "No difference was shown in all the time over which its gain was to be counted."))
-    return tuple(over)
+    return (max(better, key=lambda found: found[0])[1], *over) if better else tuple(over)
 
 
 def _promotion(challenge: Challenge, entrant: Entrant, terms: Terms) -> Act:
@@ -191,9 +210,9 @@ def _promotion(challenge: Challenge, entrant: Entrant, terms: Terms) -> Act:
     return Act("promote", entrant.model, challenge.why, _evidence(challenge), share=held, asks=terms.high_stakes)
 
 
-def _shown(challenge: Challenge) -> bool:
-    """Return whether the evidence itself reaches its limit: a decision without it is no decision."""
-    return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit > 0.0
+def _shown(challenge: Challenge, trials: int = 1) -> bool:
+    """Return whether the evidence itself reaches its limit, as many times it as there are trials at once (Wang & Ramdas 2022, e-BH)."""
+    return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit * trials > 0.0
 
 
 def _evidence(challenge: Challenge) -> dict[str, float | str]:
@@ -216,23 +235,40 @@ def _evidence(challenge: Challenge) -> dict[str, float | str]:
 
 def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
     """Return the retraining that is worth its cost now, if any is."""
-    if review.at < standing.since + terms.rest_us or (standing.before is not None and terms.mode == "canary"):
+    last = standing.since if memory.at is None or memory.champion != standing.champion else max(memory.at, standing.since)
+    if review.at < last + terms.rest_us or (terms.mode == "canary" and (standing.before is not None or standing.entrants)):
         return None
+    return _mending(memory, review, standing, terms) or _growing(memory, review, standing, terms)
+
+
+def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
+    """Return a retraining since the promise is, or may be, broken."""
     began, ticks = since_turn(review.alarm)
-    if ticks < FEWEST:
-        return None
-    if memory.champion == standing.champion and memory.at is not None:
-        grown = ticks >= GROWN * memory.ticks and review.alarm.evidence >= GROWN * memory.evidence
-        if not grown or review.at < memory.at + terms.rest_us:
-            return None
+    before = memory.ticks if memory.champion == standing.champion else 0
     gain = hoped(review, standing, terms)
-    if not gain > terms.cost:
+    if ticks < max(FEWEST, GROWN * before) or not gain > terms.cost:
         return None
     why = (
-        f"Since about then decisions pay less than promised: a new model can be expected to recover {gain:,.4g} {review.unit} over the "
+        f"Decisions pay less than promised: a new model can be expected to recover {gain:,.4g} {review.unit} over the "
         f"{terms.horizon_us / 86400e6:,.0f} days for which it counts, and costs {terms.cost:,.4g}. {review.alarm.why}"
     )
     return Act("retrain", standing.champion, why, since=began)
+
+
+def _growing(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
+    """Return a retraining since there are twice as many rows to learn from as the last model had."""
+    come = review.matured - (memory.matured if memory.champion == standing.champion else 0)
+    spent = review.at - standing.since
+    if not (memory.rows and come >= memory.rows and spent > 0 and not standing.entrants):
+        return None
+    gain = MORE * review.realised.value * review.n / spent * terms.horizon_us
+    if not gain > terms.cost:
+        return None
+    why = (
+        f"There are twice as many rows to learn from as the last model had. If that adds {MORE:.0%} to what is earned, it is "
+        f"{gain:,.4g} {review.unit} over the {terms.horizon_us / 86400e6:,.0f} days for which it counts; it costs {terms.cost:,.4g}."
+    )
+    return Act("retrain", standing.champion, why)
 
 
 def since_turn(alarm: Alarm) -> tuple[int | None, int]:

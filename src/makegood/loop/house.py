@@ -6,7 +6,7 @@ Two houses keep the same rules: `inside` decides in this process, which is fast,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from makegood.errors import DataError, Refused
@@ -98,7 +98,8 @@ def turn(house: House, memory: Memory, terms: Terms, now: int, approve: Approve)
             trained.append(made)
             events.append(Event(now, "retrained", f"{made.name}: {act.why} {made.words}"))
             refused = made.verdict == "refuse"
-            follow = controller.entering(made.name, house.standing(), terms, refused)
+            memory = replace(memory, rows=made.rows)
+            follow = controller.entering(made.name, review, house.standing(), terms, refused)
         else:
             follow = (act,)
         for each in follow:

@@ -46,7 +46,7 @@ def edges(tape: Tape, every_us: int) -> list[int]:
 
 def play(tape: Tape, house: Playing, terms: Terms, approve: Approve = nobody, progress: Progress = silent) -> Played:
     """Play a tape to a house and do what its reviews lead to; after the last row a last review looks, and changes nothing."""
-    memory, asked = Memory(), tuple[Act, ...]()
+    memory, asked = Memory(rows=tape.history.num_rows), tuple[Act, ...]()
     events, reviews, trained = list[Event](), list[Review](), list[tuple[int, Retrained]]()
     seconds = {"decide": 0.0, "review": 0.0, "retrain": 0.0}
     begin = 0

@@ -120,11 +120,16 @@ def lower(wealth: Floats, units: Ints, value: Floats, bound: float, alpha: float
     return low
 
 
-def sequence(z: Floats, bound: float, alpha: float, above: float | None = None, ends: Ints | None = None) -> Sequence:
+def sequence(
+    z: Floats, bound: float, alpha: float, above: float | None = None, ends: Ints | None = None, scale: Floats | None = None
+) -> Sequence:
     """Return the confidence sequence of the mean of z (n,) ≥ −`bound`, after the first `ends` units each (`points` unless given).
 
     Each end is wrong ever with a probability of at most α: the interval holds the mean at all times with 1 − 2α. Where no largest gain
     `above` is given, or a gain was larger, the upper end is infinite. The ends are not intersected over time: the mean may move.
+
+    With `scale` (n,), positive and known before its unit, it is z·scale that is within the bounds. Then Π(1 + λ·m·scale/b) is at most the
+    n-th power of its factor at the mean scale (Jensen), K by that is at most the true one, and the interval is that of z·scale over it.
 
     >>> found = sequence(np.tile([1.0, 0.0], 500), 1.0, 0.05, above=1.0, ends=np.array([1000]))
     >>> found.low.round(3).tolist(), found.value.tolist(), found.high.round(3).tolist()
@@ -132,11 +137,12 @@ def sequence(z: Floats, bound: float, alpha: float, above: float | None = None, 
     """
     ends = points(len(z)) if ends is None else ends
     value = np.cumsum(z)[ends - 1] / ends
-    low = lower(log_wealth(z, bound, ends), ends, value, bound, alpha)
-    if above is None or len(z) == 0 or float(np.max(z)) > above * (1.0 + 1e-9):
+    scaled, share = (z, 1.0) if scale is None else (z * scale, np.cumsum(scale)[ends - 1] / ends)
+    mean = np.cumsum(scaled)[ends - 1] / ends
+    low = lower(log_wealth(scaled, bound, ends), ends, mean, bound, alpha) / share
+    if above is None or len(z) == 0 or float(np.max(scaled)) > above * (1.0 + 1e-9):
         return Sequence(ends, low, value, np.full(len(ends), np.inf))
-    mirrored = -np.asarray(z, dtype=np.float64)
-    return Sequence(ends, low, value, -lower(log_wealth(mirrored, above, ends), ends, -value, above, alpha))
+    return Sequence(ends, low, value, -lower(log_wealth(-scaled, above, ends), ends, -mean, above, alpha) / share)
 
 
 def bernstein(z: Floats, ends: tuple[float, float], alpha: float, most: float = 0.5) -> tuple[Floats, Floats]:

@@ -33,7 +33,7 @@ class Terms:
     `cap` is (lowest, highest) payoff of a decision: without it the test is asymptotic. `least` is the least chance with which either
     model acts where the two differ. `since` is when the challenger's hash was registered, or its canary began: earlier decisions do not
     count. `delay_us`, `span_us`, `block_us` and `missing` are as of the promise test (`promise.Terms`): a later decision about a unit
-    counts no more, since it is no fresh draw. `floor` is the least share of outcomes that come, by whose inverse imputing may weight.
+    counts no more, since it is no fresh draw. `floor` is the least share of outcomes by whose inverse imputing may weight.
     """
 
     alpha: float = 0.05
@@ -63,16 +63,15 @@ class Terms:
 
     def bound(self, design: str) -> float:
         """Return b: after weighting a tick's z lies within ±b. Highest − lowest if paired, else max(highest, −lowest) over the least
-        chance; over the floor, where outcomes are imputed; infinite without caps.
+        chance; infinite without caps. Where outcomes are imputed, it is z·`Ticks.scale` that does.
 
-        >>> Terms(cap=(-50.0, 10.0), least=0.1, missing=0.0).bound("disagreement"), Terms().bound("paired")
+        >>> Terms(cap=(-50.0, 10.0), least=0.1).bound("disagreement"), Terms().bound("paired")
         (500.0, inf)
         """
         if self.cap is None:
             return np.inf
         low, high = self.cap
-        widest = high - low if design == "paired" else max(high, -low) / self.least
-        return widest / (self.floor if self.missing == "impute" else 1.0)
+        return high - low if design == "paired" else max(high, -low) / self.least
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +111,16 @@ class Trial:
         >>> paired(rows, np.ones(3, bool)).mirrored().factor.tolist()
         [-1.0, -1.0, -1.0]
         """
-        return replace(self, factor=-self.factor)
+        worst = np.where(self.unrevealed, -np.inf, self.outcomes.worst)  # nobody said how much better the challenger might be there
+        return replace(self, factor=-self.factor, outcomes=replace(self.outcomes, worst=worst))
 
 
 def paired(outcomes: Outcomes, differs: Bools) -> Trial:
     """Return a trial in shadow: `outcomes.paid` is the payoff of the challenger's action − that of the champion's, NaN where not known.
 
     `outcomes.worst` is the least that this difference can be, for the rule "failure"; and where the two differ and what was done reveals
-    nothing (`outcomes.revealed` false, `paid` NaN), it is what the decision counts for: nothing is extrapolated in silence. Where the two
-    agree nothing is read but the time and the unit, and `promised` nowhere.
+    nothing (`outcomes.revealed` false, `paid` NaN), it is what the decision counts for, and the caps' best for the upper end: nothing is
+    extrapolated in silence. Where the two agree nothing is read but the time and the unit, and `promised` nowhere.
 
     >>> n = np.arange(3)
     >>> rows = Outcomes(n, n, n, np.array([7.0, np.nan, 5.0]), n, n != 1, n * 0, np.array([-9.0, -9.0, -9.0]))
@@ -129,7 +129,7 @@ def paired(outcomes: Outcomes, differs: Bools) -> Trial:
     [7.0, -9.0, 0.0]
     """
     unrevealed = differs & ~outcomes.testable
-    paid = np.where(unrevealed, outcomes.worst, np.where(differs, outcomes.paid, 0.0))
+    paid = np.where(differs & ~unrevealed, outcomes.paid, 0.0)
     return _trial("paired", replace(outcomes, paid=paid), differs, np.ones(len(differs)), unrevealed)
 
 
@@ -137,12 +137,12 @@ def weighted(outcomes: Outcomes, differs: Bools, by_challenger: Bools, chance: F
     """Return a trial in which the disagreements were drawn: z = ±r/e.
 
     `outcomes` say what the decisions paid, of whatever was done: an override counts for the model that was overridden. `by_challenger`
-    (n,) is which decisions were the challenger's, `chance` (n,) that with which each was to be. Raises `DataError` where what was done in a
-    disagreement never tells what it paid.
+    (n,) is which decisions were the challenger's, `chance` (n,) that with which was decided what was decided, by either. Raises
+    `DataError` where what was done in a disagreement never tells what it paid.
 
     >>> n = np.arange(3)
     >>> rows = Outcomes(n, n, n, np.array([7.0, 2.0, 5.0]), n, np.ones(3, bool), n * 0, n * 0.0)
-    >>> trial = weighted(rows, np.array([True, True, False]), np.array([True, False, False]), np.full(3, 0.2))
+    >>> trial = weighted(rows, np.array([True, True, False]), np.array([True, False, False]), np.array([0.2, 0.8, 1.0]))
     >>> ticks(trial, Terms(least=0.2), now=9).z.tolist()
     [35.0, -2.5, 0.0]
     """
@@ -150,11 +150,11 @@ def weighted(outcomes: Outcomes, differs: Bools, by_challenger: Bools, chance: F
     if never.any():
         row, expected = int(np.argmax(never)), "an action whose payoff is sure or is revealed"
         raise DataError(Problem(f"payoff of decision {row}", "never known", expected, "declare what the action reveals, or leave it out"))
-    done = np.where(by_challenger, chance, 1.0 - np.asarray(chance, dtype=np.float64))
+    done = np.where(differs, chance, 1.0)
     paid = np.where(differs, outcomes.paid, 0.0)
     sign = np.where(by_challenger, 1.0, -1.0)
     factor = np.divide(sign, done, out=np.zeros(len(done)), where=differs & (done > 0.0))
-    return replace(_trial("disagreement", replace(outcomes, paid=paid), differs, factor, never), chance=np.where(differs, done, 1.0))
+    return replace(_trial("disagreement", replace(outcomes, paid=paid), differs, factor, never), chance=done)
 
 
 def _trial(design: str, outcomes: Outcomes, differs: Bools, factor: Floats, unrevealed: Bools) -> Trial:
@@ -168,12 +168,17 @@ def _trial(design: str, outcomes: Outcomes, differs: Bools, factor: Floats, unre
 
 @dataclass(frozen=True)
 class Ticks:
-    """What enters the test, in decision order, (n,): when each `began` and `enters`, and z; of all rows in them, how many `differ` and are
-    `unrevealed`, and the least `chance`."""
+    """What enters the test, in decision order, (n,): when each `began` and `enters`, and z, where what is not revealed is at its worst; in
+    `most` it is at its best. Of all rows in them: how many `differ` and are `unrevealed`, and the least `chance`.
+
+    `scale` (n,) is the least share of outcomes that had come, of any segment, by the ticks before: no outcome weighs more than 1/scale.
+    """
 
     began: Ints
     enters: Ints
     z: Floats
+    most: Floats
+    scale: Floats
     differ: int
     unrevealed: int
     chance: float
@@ -205,12 +210,21 @@ def ticks(trial: Trial, terms: Terms, now: int) -> Ticks:
     if (tick[1:] < tick[:-1]).any():
         order = np.argsort(tick, kind="stable")
         trial, tick = trial.take(order), tick[order]
-    z = _z(trial, terms, trial.outcomes.known(enters[tick]), group[tick])
-    of_unit = np.bincount(tick, z, len(start)) / size
-    of_tick = of_unit if not terms.block_us else np.bincount(group, of_unit, len(begin)) / np.bincount(group, minlength=len(begin))
-    entered = keep[group[tick]]
+    known = trial.outcomes.known(enters[tick])
+    scale = _scale(trial, terms, known, group[tick], len(begin))[keep]
+
+    def averaged(z: Floats) -> Floats:
+        of_unit = np.bincount(tick, z, len(start)) / size
+        if terms.block_us:
+            of_unit = np.bincount(group, of_unit, len(begin)) / np.bincount(group, minlength=len(begin))
+        return np.asarray(of_unit[keep])
+
+    # the worst that is thinkable of a row may lie beyond the caps, which say that it cannot come to that
+    z, widest, entered = _z(trial, terms, known, group[tick]), terms.bound(trial.design), keep[group[tick]]
+    least = averaged(np.where(trial.unrevealed, np.clip(trial.outcomes.worst, -widest, widest), z))
     unrevealed, chance = int(trial.unrevealed[entered].sum()), float(trial.chance[entered].min(initial=1.0))
-    return Ticks(begin[keep], last[keep], of_tick[keep], int(entered.sum()), unrevealed, chance)
+    most = averaged(np.where(trial.unrevealed, widest, z)) if unrevealed else least
+    return Ticks(begin[keep], last[keep], least, most, scale, int(entered.sum()), unrevealed, chance)
 
 
 def _units(at: Ints, unit: Ints, span_us: int) -> tuple[Ints, Ints]:
@@ -235,10 +249,22 @@ def _z(trial: Trial, terms: Terms, known: Bools, group: Ints) -> Floats:
     if trial.design == "paired" and not isinstance(rule, str):
         rule = 0.0  # what a decision without an outcome counts for it does whatever was done
     paid, weight = maturity.settled(o, known, rule, share)
-    z = trial.factor * weight * paid
-    # the worst that is thinkable of a row may lie beyond the caps, which say that it cannot come to that
-    widest = terms.bound(trial.design)
-    return np.where(trial.unrevealed, np.clip(z, -widest, widest), z)
+    return trial.factor * weight * paid
+
+
+def _scale(trial: Trial, terms: Terms, known: Bools, group: Ints, count: int) -> Floats:
+    """Return for each of `count` ticks the least share, of any segment, by which the outcomes of a row in it may be divided.
+
+    It may not be the row's own share: dividing each row by its own bound would test another null.
+    """
+    least = np.ones(count)
+    if terms.missing != "impute":
+        return least
+    for segment in range(int(trial.outcomes.segment.max(initial=-1)) + 1):
+        rows = trial.outcomes.revealed & (trial.outcomes.segment == segment)
+        made, came = (np.bincount(group[which], minlength=count) for which in (rows, rows & known))
+        least = np.minimum(least, (np.cumsum(came) - came + 1.0) / (np.cumsum(made) - made + 1.0))
+    return np.maximum(least, terms.floor)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- the test
@@ -282,7 +308,7 @@ def rollback(trial: Trial, terms: Terms, now: int, model: str = "") -> Challenge
 
     >>> n = np.arange(400)
     >>> rows = Outcomes(n, n, n, n * 0.0 + 1.0, n, np.ones(400, bool), n * 0, n * 0.0)
-    >>> trial = weighted(rows, np.ones(400, bool), n % 5 > 0, np.full(400, 0.9))
+    >>> trial = weighted(rows, np.ones(400, bool), n % 5 > 0, np.where(n % 5 > 0, 0.9, 0.1))
     >>> rollback(trial, Terms(cap=(0.0, 1.0), least=0.1, missing=0.0), now=400).decision
     'rollback'
     """
@@ -306,7 +332,7 @@ class _Tested:
 
 def _test(trial: Trial, terms: Terms, now: int) -> _Tested:
     found, bound = ticks(trial, terms, now), terms.bound(trial.design)
-    beyond = np.flatnonzero(~np.isfinite(found.z) | (found.z < -bound * (1.0 + _NEAR)))
+    beyond = np.flatnonzero(~np.isfinite(found.z) | (found.z * found.scale < -bound * (1.0 + _NEAR)))
     z = found.z[: beyond[0]] if len(beyond) else found.z
     wrong = ""
     if found.chance < terms.least - _NEAR:
@@ -317,7 +343,7 @@ def _test(trial: Trial, terms: Terms, now: int) -> _Tested:
     elif len(beyond) and np.isfinite(found.z[beyond[0]]):
         wrong = (
             f"After {len(z):,} units one brought {found.z[beyond[0]]:,.4g}, and with the declared caps none can bring less than "
-            f"{-bound:,.4g}: the test has ended and says nothing. Start it anew with caps that no payoff passes."
+            f"{-bound / found.scale[beyond[0]]:,.4g}: the test has ended and says nothing. Start it anew with caps that no payoff passes."
         )
     elif len(beyond):
         wrong = (
@@ -329,7 +355,8 @@ def _test(trial: Trial, terms: Terms, now: int) -> _Tested:
     share = float(theirs.mean()) if trial.design == "disagreement" and len(theirs) else 0.0
     days = float(found.began[-1] - found.began[0]) / 86400e6 if len(found) else 0.0
     pace = (len(found) - 1) / days if days > 0.0 else np.inf
-    design = Design(float(np.std(z)) if len(z) else 0.0, bound, terms.alpha, terms.min_gain, terms.power, pace, share)
+    now_bound = bound / float(found.scale[len(z) - 1]) if len(z) else bound
+    design = Design(float(np.std(z)) if len(z) else 0.0, now_bound, terms.alpha, terms.min_gain, terms.power, pace, share)
     first_us = None
     if began.any():
         start = int(trial.outcomes.at[began].min())
@@ -340,19 +367,25 @@ def _test(trial: Trial, terms: Terms, now: int) -> _Tested:
 
 def _result(tested: _Tested, terms: Terms, design: str, hoped: float | None = None, left: float = 0.0) -> Challenge:
     """Return all figures of the test; what follows from them is left open."""
-    z, bound, n = tested.z, tested.design.bound, len(tested.z)
+    z, bound, n = tested.z, terms.bound(design), len(tested.z)
     path = asymptotic.sequence(z, terms.alpha)
+    if tested.ticks.unrevealed:
+        path = replace(path, high=np.full(len(path), np.inf))
     gain = _interval(z, path, terms, resample.skewed(z - z.mean()) if n else False)
     other, evidence = Estimate(gain.value, np.nan, np.nan, terms.unit, gain.level), asymptotic.evidence(z, terms.min_gain, terms.alpha)
     wealth = np.zeros(len(betting.BETS))
     if np.isfinite(bound):
-        path, other = betting.sequence(z, bound, terms.alpha, above=bound), gain
+        scale = tested.ticks.scale[:n]
+        path, other = betting.sequence(z, bound, terms.alpha, above=bound, scale=scale), gain
+        if tested.ticks.unrevealed:
+            path = replace(path, high=betting.sequence(tested.ticks.most[:n], bound, terms.alpha, above=bound, scale=scale).high)
         gain = _interval(z, path, terms)
-        wealth = betting.log_wealth(z, bound, np.array([n]))[0]
-        evidence = betting.evidence(wealth, n, terms.min_gain, bound)
-        wealth = wealth - n * np.log1p(betting.BETS * terms.min_gain / bound)
+        least_gain = terms.min_gain * float(scale.mean()) if n else terms.min_gain
+        wealth = betting.log_wealth(z * scale, bound, np.array([n]))[0]
+        evidence = betting.evidence(wealth, n, least_gain, bound)
+        wealth = wealth - n * np.log1p(betting.BETS * least_gain / bound)
     plan = None
-    if n > 1 and not tested.wrong:
+    if n > 1 and not tested.wrong and evidence < 1.0 / terms.alpha:
         begun = Begun(n, wealth, float(np.sum(z)) - n * terms.min_gain)
         plan = planning.plan(gain.value if hoped is None else hoped, tested.design, begun)
         error = tested.design.spread / float(np.sqrt(n))
@@ -402,10 +435,8 @@ def _decided(tested: _Tested, c: Challenge, terms: Terms, back: bool = False) ->
         undecided = [_rail(g) for g in c.guardrails if g.held is None]
         if undecided:
             return "wait", f"{said} That is enough, but of {'; '.join(undecided)} there is too little to tell: let more units come."
-        return (
-            yes,
-            f"{said} That is enough: one that pays no more reaches {c.limit:,.4g} ever with a probability of {terms.alpha:.3g} at most.",
-        )
+        sure = f"one that pays no more than is asked for ever reaches {c.limit:,.4g} with a probability of {terms.alpha:.3g} at most"
+        return yes, f"{said} That is enough: {sure}."
     if c.gain.high < c.min_gain:
         return no, f"{said} It pays at most {_money(c.gain.high, c)} more, below the {_money(c.min_gain, c)} asked for."
     return "wait", f"{said} {_how_long(tested, c)}"
@@ -424,6 +455,8 @@ def _said(tested: _Tested, c: Challenge, who: str) -> str:
 def _how_long(tested: _Tested, c: Challenge) -> str:
     """Return about how long the test still takes, either way."""
     plan, pace = c.plan, tested.design.per_day
+    if not c.disagreements:
+        return "Until the two differ there is nothing to compare."
     if plan is None:
         return "That is too little to tell: more units must come."
     if np.isfinite(plan.units):

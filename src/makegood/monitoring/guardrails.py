@@ -19,8 +19,8 @@ from makegood.monitoring import asymptotic, betting
 from makegood.monitoring.experiments import Terms, Trial, ticks
 from makegood.monitoring.review import Guardrail
 
-QUANTILE = 0.95
-"""Of the time that decisions take: what a caller waits in all but the slowest twentieth."""
+QUANTILE = 0.5
+"""Of the time that decisions take: the slowest few tell more of the machine than of the model."""
 
 _CENTRED = 100.0  # units' worth of what is bet on in the mixture over shares, about the quantile
 
@@ -47,9 +47,8 @@ def harm(trial: Trial, terms: Terms, now: int, limit: float) -> Guardrail:
     else:
         o = replace(o, paid=trial.differs.astype(np.float64), revealed=none)
     counted = replace(trial, design="paired", outcomes=o, factor=np.ones(len(trial)), unrevealed=none)
-    x = ticks(counted, terms, now).z
-    top = 1.0 / terms.floor if known and terms.missing == "impute" else 1.0
-    found = _within(x, (0.0, top), terms.alpha)
+    entered = ticks(counted, terms, now)
+    found = _within(entered.z, entered.scale, (0.0, 1.0), terms.alpha)
     if known:
         return Guardrail("harm", found, limit, _held(found, most=limit))
     return Guardrail("harm", replace(found, low=0.0), limit, True if found.high <= limit else None)
@@ -74,21 +73,20 @@ def slices(trial: Trial, terms: Terms, now: int, columns: Mapping[str, NDArray[A
     terms = replace(terms, alpha=terms.alpha / max(len(levels), 1))
     rails = []
     for name, level, rows in levels:
-        z = ticks(trial.take(np.flatnonzero(rows)), terms, now).z
-        bound = terms.bound(trial.design)
+        entered, bound = ticks(trial.take(np.flatnonzero(rows)), terms, now), terms.bound(trial.design)
         if np.isfinite(bound):
-            found = _within(z, (-bound, bound), terms.alpha, terms.unit)
+            found = _within(entered.z, entered.scale, (-bound, bound), terms.alpha, terms.unit)
         else:
-            found = _estimate(z, asymptotic.sequence(z, terms.alpha, _last(z)), terms.alpha, terms.unit)
+            found = _estimate(entered.z, asymptotic.sequence(entered.z, terms.alpha, _last(entered.z)), terms.alpha, terms.unit)
         rails.append(Guardrail(f"{name}={level}", found, -limit, _held(found, least=-limit)))
     return tuple(rails)
 
 
 def latency(champion_s: Floats, challenger_s: Floats, limit: float, alpha: float = 0.05) -> Guardrail:
-    """Return whether the 95th percentile of the challenger's time is at most `limit` times the champion's; seconds, (n,) and (m,).
+    """Return whether the median of the challenger's time is at most `limit` times that of the champion's; seconds, (n,) and (m,).
 
-    Each percentile has the exact interval of a quantile at any time, at α/2 (Howard & Ramdas 2022): the ranks at which a beta mixture,
-    centred on .95, has no evidence of 2/α against it. The interval of the ratio goes from the lowest to the highest that they allow.
+    Each median has the exact interval of a quantile at any time, at α/2 (Howard & Ramdas 2022): the ranks at which a beta mixture, centred
+    on one half, has no evidence of 2/α against it. The interval of the ratio goes from the lowest to the highest that they allow.
 
     >>> slow = np.tile([0.010, 0.012], 2000)
     >>> latency(slow, 2.0 * slow, limit=2.5).held, latency(slow[:20], slow[:20], limit=2.5).held
@@ -105,13 +103,14 @@ def _held(found: Estimate, least: float = -np.inf, most: float = np.inf) -> bool
     return False if found.high < least or found.low > most else None
 
 
-def _within(x: Floats, ends: tuple[float, float], alpha: float, unit: str = "") -> Estimate:
-    """Return the mean of x (n,) with its betting interval now; x lies within `ends`, and where it does not there is no interval."""
+def _within(x: Floats, scale: Floats, ends: tuple[float, float], alpha: float, unit: str = "") -> Estimate:
+    """Return the mean of x (n,) with its betting interval now; x·scale lies within `ends`, and where it does not there is no interval."""
     half, centre = (ends[1] - ends[0]) / 2.0, (ends[1] + ends[0]) / 2.0
-    if not np.all(np.abs(x - centre) <= half * (1.0 + 1e-9)):
+    moved = x * scale - centre
+    if not np.all(np.abs(moved) <= half * (1.0 + 1e-9)):
         return Estimate(float(np.mean(x)), np.nan, np.nan, unit, 1.0 - 2.0 * alpha)
-    moved = betting.sequence(x - centre, half, alpha, above=half, ends=_last(x))
-    return _estimate(x, betting.Sequence(moved.units, moved.low + centre, moved.value, moved.high + centre), alpha, unit)
+    found, share = betting.sequence(moved, half, alpha, above=half, ends=_last(x)), float(np.mean(scale)) if len(x) else 1.0
+    return _estimate(x, replace(found, low=(found.low + centre) / share, high=(found.high + centre) / share), alpha, unit)
 
 
 def _estimate(x: Floats, found: betting.Sequence, alpha: float, unit: str) -> Estimate:
@@ -126,14 +125,14 @@ def _last(x: Floats) -> Ints:
 
 
 def _quantile(ordered: Floats, alpha: float) -> tuple[float, float, float]:
-    """Return a percentile of times in order, (n,), and its interval: from 0, and without end, where there are too few."""
+    """Return the quantile of times in order, (n,), and its interval: from 0, and without end, where there are too few."""
     n = len(ordered)
     if not n:
         return np.nan, 0.0, np.inf
     below = np.arange(n + 1.0)
     a, b = _CENTRED * QUANTILE, _CENTRED * (1.0 - QUANTILE)
     log = betaln(a + below, b + n - below) - betaln(a, b) - below * np.log(QUANTILE) - (n - below) * np.log1p(-QUANTILE)
-    allowed = np.flatnonzero(log < -np.log(alpha))  # how many may lie at or below the true percentile: an interval about n·.95
+    allowed = np.flatnonzero(log < -np.log(alpha))  # how many may lie at or below the true quantile: an interval about its share
     first, last = int(allowed[0]), int(allowed[-1])
     low = float(ordered[first - 1]) if first > 0 else 0.0
     return float(np.quantile(ordered, QUANTILE)), low, float(ordered[last]) if last < n else np.inf

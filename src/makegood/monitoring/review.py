@@ -63,8 +63,9 @@ class Alarm:
 class Plan:
     """How long a test takes if the gain is what it is hoped to be.
 
-    `least` is the number of units without which no evidence can suffice, `units` how many give `power`; `days` how long they take at the
-    rate at which units come (infinite at none). `worth` is the expected value of waiting for them, in money altogether.
+    `least` is the number of units, from the first on, without which no evidence can suffice, `units` how many more from now on give `power`
+    (infinite at no gain); `days` how long they take at the rate at which units come. `worth` is the expected value of waiting for them, in
+    money altogether.
     """
 
     gain: float
@@ -91,8 +92,10 @@ class Challenge:
 
     `design` is "paired" (in shadow, on revealed rows) or "disagreement" (randomised where the two differ); `test` "betting" (valid at
     any time, needs caps) or "asymptotic" (not exactly). `evidence` reaches `limit` (1/α) when the challenger is better by `min_gain`.
-    `decision` is promote, wait, drop, or failed (an assumption does not hold, such as a payoff beyond its cap). `path` has
-    (units, low, value, high) of the confidence sequence. `beside` is the interval of the other test.
+    `decision` is promote, wait, drop, or failed (an assumption does not hold, such as a payoff beyond its cap); of the old champion that
+    is tested against a new one it is rollback, wait, keep or failed. `path` has (units, low, value, high) of the confidence sequence, where it
+    has both ends. `beside` is the interval of the other test: without caps there is none, and its ends are NaN. `plan` is None where the
+    evidence is enough.
     """
 
     model: str

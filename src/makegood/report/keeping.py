@@ -26,12 +26,13 @@ def name(model: str) -> Markup:
 
 
 def short(model: str) -> str:
-    """Return as much of a model's name as tells it from others.
+    """Return as much of a model's name as tells it from others of its case.
 
-    >>> short("4f1c9a0b7d2e4f1c9a0b7d2e"), short("challenger-2")
-    ('4f1c9a0b7d2e', 'challenger-2')
+    >>> short("4f1c9a0b7d2e4f1c9a0b7d2e"), short("loans@4f1c9a0b7d2e"), short("challenger-2")
+    ('4f1c9a0b7d2e', '4f1c9a0b7d2e', 'challenger-2')
     """
-    return model[:12] if len(model) > 20 else model
+    tail = model.rpartition("@")[2]
+    return tail[:12] if len(tail) > 20 else tail
 
 
 # ------------------------------------------------------------------------------------------------------------------ money

@@ -127,6 +127,7 @@ class _Admin:
             "overrides": [outcomes.OVERRIDE.answer(event, history, self._delay_s) for event, _ in history.overridden],
             "done": {"action": action} | ({} if quantity is None else {"quantity": quantity}),
             "promised": money(body.promise),
+            "explored": None if body.explored is None else money(body.explored),
             "realised": None if realised is None else money(realised),
             "ledger": {"partition": stored.partition, "seq": stored.seq, "hash": stored.hash.hex()},
         }

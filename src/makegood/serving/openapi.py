@@ -198,6 +198,7 @@ def _decision(answer: Json) -> Json:
         "outcomes": {"type": "array"},
         "overrides": {"type": "array"},
         "promised": {"type": "number"},
+        "explored": {"type": ["number", "null"], "description": "What it counts for against the budget of exploration"},
         "realised": {"type": ["number", "null"]},
     }
     return {"type": "object", "properties": answer["properties"] | more, "required": [*answer["required"], *more]}

@@ -492,13 +492,21 @@ class Rollouts:
             self.lacking, self._retry_at = lacking, time.monotonic() + _RETRY_S
             if self._wanted.champion not in lives:
                 return False
-            canary = self._wanted.canary
+            champion, canary = lives[self._wanted.champion], self._wanted.canary
+            explored = None if canary is None or canary.explored is None else _allowed(canary.explored, champion.model.case)
             self.now = Rollout(
-                lives[self._wanted.champion],
-                Canary(lives[canary.model], canary.share, canary.salt, canary.explored) if canary and canary.model in lives else None,
+                champion,
+                Canary(lives[canary.model], canary.share, canary.salt, explored) if canary and canary.model in lives else None,
                 tuple(lives[name] for name in self._wanted.shadows if name in lives),
                 self._wanted.forced,
             )
             for name in self._wanted.names:
                 self._kept.pop(name, None)
             return True
+
+
+def _allowed(explored: Exploration, case: Mapping[str, Any]) -> Exploration:
+    """Return an exploration with the budget that the case of the model that decides now allows; it may have begun under another."""
+    declared = None if case.get("decision", {}).get("high_stakes") else case.get("feedback", {}).get("explore")
+    money, period_s = map(float, declared["budget"]) if declared else (0.0, explored.period_s)
+    return replace(explored, budget=min(explored.budget, money) if period_s == explored.period_s else 0.0)

@@ -38,17 +38,19 @@ def moved(facts: Facts) -> tuple[Moved, ...]:
 
 
 def began(alarm: Alarm) -> int | None:
-    """Return about when a broken promise broke: the last moment at which nothing spoke for it; None where it did not.
+    """Return about when a broken promise broke: the last moment at which nothing spoke for it; None where it did not break.
 
-    >>> from dataclasses import replace
-    >>> raised = Alarm(True, 900.0, 800.0, 40, 40, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 0.9), (30, 60.0), (40, 900.0)))
-    >>> began(raised), began(replace(raised, raised=False))
-    (20, None)
+    The evidence of a kept promise is t after t ticks on average, at the most: what is above that speaks for a broken one.
+
+    >>> raised = Alarm(True, 900.0, 800.0, 40, 40, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 19.0), (30, 60.0), (40, 900.0)))
+    >>> began(raised)
+    20
     """
-    if not alarm.raised or alarm.since is None:
+    if not alarm.raised or alarm.since is None or not alarm.path:
         return None
-    quiet = [at for at, evidence in alarm.path if at <= alarm.since and evidence <= 1.0]
-    return quiet[-1] if quiet else alarm.path[0][0] if alarm.path else alarm.since
+    points = [(at, evidence, i * alarm.ticks / len(alarm.path)) for i, (at, evidence) in enumerate(alarm.path, 1) if at <= alarm.since]
+    quiet = [at for at, evidence, ticks in points if evidence <= ticks]
+    return quiet[-1] if quiet else alarm.path[0][0]
 
 
 def attribution(facts: Facts, alarm: Alarm) -> Attribution | None:

@@ -23,6 +23,9 @@ from makegood.stages.observe import Log
 DAY_US = 86_400_000_000
 MOST_MISSING = 0.05
 """How many outcomes may fail to come before that is an alarm of its own."""
+LEAST_COME = 0.5
+"""The least share of outcomes by which the promise test divides. Below it what is missing is not made up for, which costs power and no
+validity: z shrinks and keeps its sign. A smaller one would multiply the bound, and the delay of every alarm, by its inverse."""
 _PERIODS = 24
 FEWEST_TO_RETRAIN = 500
 """Decisions with an outcome since a promise broke, below which a new model would learn the change from too few."""
@@ -108,7 +111,7 @@ def watched(facts: Facts, name: str) -> Alarm:
         problem = error.problems[0]
         why = f"The promise cannot be tested: the bundle says nothing of {problem.expected}. Next: {problem.next}."
         return Alarm(False, 0.0, np.inf, None, 0, facts.terms.tolerance, np.inf, np.inf, why)
-    floor = maturity.LEAST_OBSERVED if facts.terms.missing == "impute" else 1.0
+    floor = LEAST_COME if facts.terms.missing == "impute" else 1.0
     terms = promise.Terms(
         bound=max((kept.room + tolerance) / floor, np.finfo(np.float64).tiny),
         tolerance=tolerance,
@@ -116,6 +119,7 @@ def watched(facts: Facts, name: str) -> Alarm:
         delay_us=facts.delay_us,
         block_us=int((facts.terms.block or 0.0) * 1e6),
         missing=facts.terms.missing,
+        floor=floor,
         missing_share=MOST_MISSING,
     )
     return promise.watch(outcomes, terms, facts.now, unit=unit)[1]

@@ -77,7 +77,7 @@ def load(ledger: str, case: str, now: int, cache: Path | None = None) -> Log:
     ledger does not know what was paid (`pricing.repriced` does). Raises `LedgerError` where the ledger cannot be read, `DataError` where
     the decisions are in more than one unit, or outcomes are classes here and numbers there.
     """
-    found = _Found(mirror.opened(ledger, case, None if cache is None else cache / f"{case}.mirror"), now)
+    found = _Found(mirror.opened(ledger, case, None if cache is None else mirror.beside(cache, ledger, case)), now)
     made, inputs, order = found.decisions, found.inputs, found.order
     options, names, classes = found.options(), found.names(), found.classes(case)
     decided = made.texts("option").among(options)
@@ -164,18 +164,16 @@ class _Codes:
 
 
 class _Lines:
-    """Some lines of a table, in an order; `row` are the decisions that they are about, by position."""
+    """Some lines of a table, in an order (None: all, as they lie); `row` are the decisions that they are about, by position."""
 
-    def __init__(self, table: pa.Table, lines: Ints, row: Ints) -> None:
+    def __init__(self, table: pa.Table, lines: Ints | None, row: Ints) -> None:
         self._table, self._lines, self.row = table, lines, row
-
-    def __len__(self) -> int:
-        return len(self._lines)
+        self._codes: dict[str, _Codes] = {}
 
     def numbers(self, name: str, missing: int | None = None) -> NDArray[Any]:
         """Return a column of numbers or truths; what is null is `missing`, or NaN (then all are float64)."""
         column = self._table[name] if missing is None else self._table[name].fill_null(missing)
-        return np.asarray(column.to_numpy()[self._lines])
+        return self._of(column.to_numpy())
 
     def money(self, name: str) -> Floats:
         """Return a column of millionths as money, NaN where null."""
@@ -183,18 +181,30 @@ class _Lines:
 
     def texts(self, name: str) -> _Codes:
         """Return a column of texts."""
-        column = self._table[name].combine_chunks()
-        return _Codes(np.asarray(column.indices.fill_null(-1).to_numpy())[self._lines], column.dictionary.to_pylist())
+        if name not in self._codes:
+            column = self._table[name].combine_chunks()
+            codes = column.indices.fill_null(-1) if column.null_count else column.indices
+            self._codes[name] = _Codes(self._of(codes.to_numpy()), column.dictionary.to_pylist())
+        return self._codes[name]
+
+    def _of(self, column: NDArray[Any]) -> NDArray[Any]:
+        return column if self._lines is None else np.asarray(column[self._lines])
 
 
 def _ordered(table: pa.Table, now: int) -> Ints:
     """Return which lines of a table were written by now, in order of time; of one moment, in that of the chains."""
     at, partition, seq = (table[name].to_numpy() for name in ("at", "partition", "seq"))
     if len(at) == 0 or partition.min() == partition.max():  # the lines of one partition are in the order of its chain
-        order = np.argsort(at, kind="stable") if (np.diff(at) < 0).any() else np.arange(len(at))
+        order = np.arange(len(at)) if bool((at[1:] >= at[:-1]).all()) else np.argsort(at, kind="stable")
     else:
         order = np.lexsort((seq, partition, at))
     return np.asarray(order[: np.searchsorted(at[order], now, side="right")])
+
+
+def _lines(table: pa.Table, lines: Ints, row: Ints) -> _Lines:
+    """Return lines of a table; all of them, in the order in which they lie, need no copy."""
+    whole = len(lines) == len(table) and bool((lines[1:] > lines[:-1]).all())
+    return _Lines(table, None if whole else lines, row)
 
 
 class _Found:
@@ -205,7 +215,7 @@ class _Found:
         place = np.full(len(found.decisions), -1, dtype=np.int64)
         place[order] = np.arange(len(order))
         self.order = order
-        self.decisions = _Lines(found.decisions, order, np.arange(len(order)))
+        self.decisions = _lines(found.decisions, order, np.arange(len(order)))
         self.odds, self.tried = (_about(table, place, np.arange(len(table))) for table in (found.odds, found.tried))
         self.said = _about(found.said, place, _ordered(found.said, now))
         self.inputs = found.inputs
@@ -292,7 +302,8 @@ class _Found:
 def _about(table: pa.Table, place: Ints, lines: Ints) -> _Lines:
     """Return those of some lines that are about decisions with a place."""
     row = place[table["row"].to_numpy()[lines]]
-    return _Lines(table, lines[row >= 0], row[row >= 0])
+    there = row >= 0
+    return _lines(table, lines[there], row[there])
 
 
 def _first(row: Ints, among: Bools, n: int) -> Ints:

@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from makegood.contracts import Bools, Floats, Ints
 from makegood.errors import CaseError, DataError, Problem, nearest
-from makegood.streams.truth import DAY, START
+from makegood.streams.truth import DAY, RAMP, START
 
 TIME = "decided_at"
 """The column of times that `inject` adds."""
@@ -27,7 +27,6 @@ INJECTED = ("stable", "sudden", "gradual", "mix", "outage")
 RECODED = 8
 """How many columns are recoded at most: those that tell most of the outcome."""
 
-RAMP = 0.25  # how long a gradual change takes, as a share of the rows
 RARE = 6.0  # the odds against a row of the rising part before the mix changes
 PRIOR = 50.0  # how many rows of the mean a level's risk is shrunk by
 LEVELS = 20  # a number outcome with more values is ranked; with fewer it is a class

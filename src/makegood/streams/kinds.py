@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from makegood.contracts import Bools, Columns, Floats, Ints
 from makegood.errors import CaseError, Problem, nearest
 from makegood.streams import arrivals, loans, offers
-from makegood.streams.truth import DAY, START, Stream
+from makegood.streams.truth import DAY, RAMP, START, Stream
 
 PER_DAY = 20
 """How many rows come in a day."""
 
-
-RAMP, SILENCE = 0.25, 0.1  # shares of the rows: a gradual change's length, and for how long no outcome comes in an outage
+SILENCE = 0.1  # for how long no outcome comes in an outage, as a share of the rows
 ONLINE, DEARER, RECORDED = (0.01, 0.6), 1.5, 0.2
 
 
@@ -126,7 +125,8 @@ def stream(kind: str, seed: int, *, n: int = 20_000, history: int = 8_000, chang
     """Return n rows to decide on, of one of `KINDS`, after `history` rows whose outcomes are known; the same for the same seed.
 
     What changes does so after the share `change` of the rows. `selective` says that a declined loan reveals nothing; without it the
-    outcome is told whatever was done. Raises `CaseError`.
+    outcome is told whatever was done. Of one seed, streams of loans have the same customers, and differ in what their kind changes.
+    Raises `CaseError`.
 
     >>> made = stream("sudden", seed=0, n=500, history=100)
     >>> made.rows.num_rows, made.truth.shape, len(made.changed_at)

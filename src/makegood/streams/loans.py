@@ -90,16 +90,17 @@ def applications(rng: Generator, course: Course) -> tuple[Columns, Floats]:
     amount = _amounts(rng, wish, course.heavy)
     burden = np.clip(0.33 - 0.05 * thrift + 0.05 * wish - 0.04 * np.log(income / 2200) + rng.normal(0, 0.09, n), 0.02, 0.95)
     utilisation = np.clip(0.42 - 0.14 * thrift + rng.normal(0, 0.17, n), 0, 1)
-    enquiries = rng.poisson(np.exp(0.2 - 0.35 * thrift + 0.25 * (channel == 1)))
     score = np.clip(680 + 75 * thrift + rng.normal(0, 30, n), 300, 850)
     margin = course.price * (MARGIN + 0.0015 * (months - 2) + 0.002 * (channel == 1) + rng.normal(0, 0.0008, n))
+    stated = rng.random(n) >= 0.03
+    enquiries = rng.poisson(np.exp(0.2 - 0.35 * thrift + 0.25 * (channel == 1)))  # last: how much this draws depends on the channel
     columns: dict[str, NDArray[np.generic]] = {
         ENTITY: np.char.add("c", np.char.zfill(customer.astype(str), 6)).astype(object),
         "amount": amount,
         "months": np.array(MONTHS)[months],
         "margin": np.round(margin, 4),
         "age": age,
-        "income": np.where(rng.random(n) < 0.03, np.nan, np.round(income, -1)),
+        "income": np.where(stated, np.round(income, -1), np.nan),
         "job": np.array(JOBS, dtype=object)[job],
         "region": np.array(REGIONS, dtype=object)[region],
         "channel": np.array(CHANNELS, dtype=object)[channel],

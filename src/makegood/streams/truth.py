@@ -16,6 +16,7 @@ NEVER = int(np.iinfo(np.int64).max)
 """When an outcome arrives that never does, in microseconds since 1970 (as `monitoring.maturity` has it)."""
 
 DAY = 86_400_000_000  # microseconds
+RAMP = 0.25  # how long a gradual change takes, as a share of the rows
 START = 1_704_067_200_000_000
 """When the rows to decide on begin: 2024-01-01."""
 

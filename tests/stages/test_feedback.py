@@ -1,0 +1,251 @@
+"""A review of decisions whose truth is known: it finds what changed, says why, and knows what it does not know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pytest
+
+from makegood import model as models
+from makegood import pipeline
+from makegood.errors import Refused
+from makegood.loop.inside import Inside
+from makegood.loop.tape import Tape, of_stream
+from makegood.model import Model
+from makegood.monitoring.review import Review
+from makegood.report.review_page import render
+from makegood.report.summary import review_json, review_text
+from makegood.stages import because, feedback
+from makegood.stages.facts import Entrant, Facts, Standing, sample
+from makegood.stages.observe import Log
+from makegood.streams import stream
+
+N, HISTORY = 6_000, 8_000
+VERDICTS = {"keep", "wait", "alarm", "retrain", "promote", "rollback"}
+
+
+@cache
+def tape(kind: str) -> Tape:
+    """Return a short stream of loans whose outcomes all show."""
+    made = of_stream(stream(kind, seed=3, n=N, history=HISTORY, selective=False))
+    said = made.case.to_json()
+    said["train"] = {"budget": 3.0, "families": ["linear"]}
+    return replace(made, case=type(made.case).of(said))
+
+
+@cache
+def trained(kind: str) -> Model:
+    """Return a model of a stream's past."""
+    made = tape(kind)
+    done = pipeline.run(made.case, data=made.history, workspace=Path(mkdtemp()), until="bundle")
+    assert done.bundle is not None
+    return models.load(done.bundle)
+
+
+@cache
+def lived(kind: str) -> Inside:
+    """Return a house in which the first model decided on everything, and every outcome that came is known."""
+    made = tape(kind)
+    house = Inside(made, trained(kind), Path(mkdtemp()))
+    house.decide(slice(0, len(made)))
+    house.tell(made.end + 1)
+    return house
+
+
+@cache
+def reviewed(kind: str) -> Review:
+    """Return what a review says of it when everything is due."""
+    house = lived(kind)
+    return feedback.review(house.log(), house.standing(), house.models, tape(kind).end + 1)
+
+
+def shown(review: Review) -> str:
+    """Return a review's text, having made its page and its JSON too."""
+    page = render(review)
+    assert review.why in page.replace("&#x27;", "'").replace("&quot;", '"').replace("&#39;", "'") or review.why[:20] in page
+    json.dumps(review_json(review), allow_nan=False)
+    return review_text(review)
+
+
+def test_a_world_that_changes_breaks_the_promise_and_is_named_as_the_cause() -> None:
+    review = reviewed("sudden")
+    assert review.alarm.raised
+    assert review.gap.low > 0
+    assert review.verdict == "retrain"
+    assert "broken" in review.why
+    assert review.alarm.since is not None
+    assert review.alarm.since > tape("sudden").changed_at[0]
+    found = review.attribution
+    assert found is not None
+    causes = {name: estimate.value for name, estimate in found.causes.items()}
+    assert min(causes, key=lambda name: causes[name]) == "world"
+    assert found.causes["world"].high < 0
+    assert sum(causes.values()) + found.unexplained.value == pytest.approx(found.change.value, abs=1e-9)
+    assert causes["model"] == causes["policy"] == causes["terms"] == 0
+    assert abs(because.began(review.alarm) - tape("sudden").changed_at[0]) < 0.2 * (tape("sudden").end - tape("sudden").start)  # type: ignore[operator]
+    assert "RETRAIN" in shown(review)
+
+
+def test_a_stable_world_keeps_its_promise() -> None:
+    review = reviewed("stable")
+    assert not review.alarm.raised
+    assert review.verdict == "keep"
+    assert review.gap.low < 0 < review.gap.high or abs(review.gap.value) < 3 * review.alarm.tolerance
+    assert review.matured == review.n == N
+    assert review.ratio is None  # nothing was left to chance
+    assert review.outlook is None
+    shown(review)
+
+
+def test_rows_that_come_from_elsewhere_are_told_by_the_money_at_stake() -> None:
+    review = reviewed("mix")
+    names = [moved.column for moved in review.drift if moved.column]
+    stakes = {m.column: m.distance for m in review.drift if m.kind != "missing"}
+    assert max(stakes, key=lambda c: stakes[c]) in names[:3] or review.drift[0].column == ""
+    assert max(stakes.values()) > 0.2
+    shown(review)
+
+
+def test_outcomes_that_stop_coming_are_an_alarm_of_their_own() -> None:
+    made = tape("stable")
+    house = Inside(made, trained("stable"), Path(mkdtemp()))
+    house.decide(slice(0, N))
+    house.tell(made.end + 1)
+    log = house.log()
+    gone = np.arange(N) >= N // 2
+    log = replace(
+        log,
+        known_at=np.where(gone, np.iinfo(np.int64).max, log.known_at),
+        first=np.where(gone, np.nan, log.first),
+        paid=np.where(gone, np.nan, log.paid),
+        outcome=np.where(gone, np.nan, log.outcome),
+    )
+    review = feedback.review(log, house.standing(), house.models, made.end + 1)
+    assert review.alarm.missing is not None
+    assert review.alarm.missing.raised
+    assert review.verdict == "alarm"
+    assert review.maturity[-1].known.value < 0.7
+    shown(review)
+
+
+def test_before_anything_is_due_it_says_when_something_will_be() -> None:
+    house, made = lived("stable"), tape("stable")
+    log = house.log()
+    early = made.start + 86_400_000_000
+    few = _cut(log, int((log.at < early).sum()))
+    review = feedback.review(few, house.standing(), house.models, early)
+    assert (review.matured, review.verdict) == (0, "wait")
+    assert "due" in review.why
+    assert review.attribution is None
+    assert review.outlook is not None
+    assert "WAIT" in shown(review)
+    nothing = feedback.review(_cut(log, 0), house.standing(), house.models, early)
+    assert (nothing.n, nothing.verdict) == (0, "wait")
+    assert nothing.periods == ()
+    shown(nothing)
+
+
+def test_a_better_challenger_in_shadow_is_promoted_and_a_harmful_one_is_not() -> None:
+    made = tape("sudden")
+    cut = int(np.searchsorted(made.at, made.changed_at[0]))
+    house = Inside(made, trained("sudden"), Path(mkdtemp()))
+    half = (cut + N) // 2
+    house.decide(slice(0, half))
+    house.tell(int(made.at[half]))
+    made_now = house.retrain(int(made.at[half]), made.changed_at[0])
+    begins = int(made.at[half])
+    old = house.standing().champion
+    house._standing = Standing(old, made.start, (Entrant(made_now.name, begins),))
+    house.decide(slice(half, N))
+    house.tell(made.end + 1)
+    review = feedback.review(house.log(), house.standing(), house.models, made.end + 1)
+    (challenge,) = review.challenges
+    assert challenge.design == "paired"
+    assert challenge.test == "betting"
+    assert challenge.gain.value > 0
+    assert (challenge.decision, review.verdict) == ("promote", "promote")
+    assert challenge.evidence >= challenge.limit
+    assert review.next.startswith("makegood promote")
+    assert [w.model for w in review.worths] == [old, made_now.name]
+    shown(review)
+    # the other way round: the old model as the challenger of the new one
+    log = house.log()
+    place, other = log.names.index(old), log.names.index(made_now.name)
+    late = np.flatnonzero(log.at >= begins)
+    shadow = log.shadows[other]
+    swapped = replace(
+        log,
+        model=np.where(log.at >= begins, other, log.model),
+        decided=np.where(log.at >= begins, shadow.option, log.decided),
+        done=np.where(log.at >= begins, shadow.option, log.done),
+        promise=np.where(log.at >= begins, shadow.promise, log.promise),
+        shadows={place: type(shadow)(np.where(log.at >= begins, log.decided, -1), log.promise)},
+    )
+    paid = np.array(house.models[old].realised(log.rows(late), made.outcome[late].tolist()))[np.arange(len(late)), shadow.option[late]]
+    first, last = swapped.first.copy(), swapped.paid.copy()
+    first[late] = last[late] = paid
+    swapped = replace(swapped, first=first, paid=last)
+    worse = feedback.review(swapped, Standing(made_now.name, begins, (Entrant(old, begins),)), house.models, made.end + 1)
+    assert worse.challenges[0].gain.value < 0
+    assert worse.challenges[0].decision in ("wait", "drop")
+    assert worse.challenges[0].why
+    shown(worse)
+
+
+def test_what_people_did_instead_counts_as_done_and_not_against_the_promise() -> None:
+    house, made = lived("stable"), tape("stable")
+    log = house.log()
+    over = np.arange(N) % 4 == 0
+    done = np.where(over, (log.decided + 1) % len(log.options), log.decided)
+    pays = house.models[house.standing().champion].realised(log.rows(np.arange(N)), made.outcome.tolist())
+    paid = pays[np.arange(N), done]
+    changed = replace(log, done=done, first=paid, paid=paid, known_at=log.at)
+    review = feedback.review(changed, house.standing(), house.models, made.end + 1)
+    assert review.overridden == int(over.sum())
+    assert review.realised.value == pytest.approx(float(paid.mean()))
+    facts = Facts(changed, house.models, house.standing(), made.end + 1)
+    assert len(facts.tested(house.standing().champion)) == int((~over).sum())
+    assert "overridden" in shown(review)
+
+
+def test_a_bundle_without_reference_is_not_tested_and_a_missing_one_is_refused() -> None:
+    house, made = lived("stable"), tape("stable")
+    name = house.standing().champion
+    bare = {name: replace(house.models[name], reference=None)}
+    review = feedback.review(house.log(), house.standing(), bare, made.end + 1)
+    assert not review.alarm.raised
+    assert "cannot be tested" in review.alarm.why
+    assert review.drift == ()
+    shown(review)
+    with pytest.raises(Refused, match="no bundle of it here"):
+        feedback.review(house.log(), house.standing(), {}, made.end + 1)
+
+
+def test_a_sample_is_of_whole_units() -> None:
+    house = lived("stable")
+    log = house.log()
+    log = replace(log, entity=np.repeat(np.arange(N // 4), 4))
+    rows = sample(log, np.arange(N), most=N // 3)
+    assert N // 5 < len(rows) < N // 2
+    assert set(np.unique(np.bincount(log.entity[rows])).tolist()) == {0, 4}
+    assert len(sample(log, np.arange(10))) == 10
+
+
+@pytest.mark.parametrize("kind", ["stable", "sudden", "mix"])
+def test_every_verdict_has_its_reason_and_a_next_step(kind: str) -> None:
+    review = reviewed(kind)
+    assert review.verdict in VERDICTS
+    assert len(review.why) > 30
+    assert review.next
+
+
+def _cut(log: Log, n: int) -> Log:
+    """Return the first n decisions of a log."""
+    names = ("at", "entity", "model", "canary", "decided", "done", "promise", "chances", "known_at", "first", "paid", "outcome", "readable")
+    parts = {name: getattr(log, name)[:n] for name in names}
+    return replace(log, **parts, shadows={k: type(s)(s.option[:n], s.promise[:n]) for k, s in log.shadows.items()})
