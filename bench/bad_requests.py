@@ -133,7 +133,7 @@ def broken(draw: random.Random, rows: list[dict[str, Any]]) -> bytes:
     row = dict(draw.choice(rows))
     name = draw.choice(list(row))
     odd: list[Any] = [None, "", "x" * 10_000, [], {}, True, 1e308, -1e308, 10**400, -0.0, "\u0000", "😀", [[1]], {"a": {"b": 1}}]
-    match draw.randrange(12):
+    match draw.randrange(13):
         case 0:
             row[name] = draw.choice(odd)
         case 1:
@@ -169,7 +169,26 @@ def broken(draw: random.Random, rows: list[dict[str, Any]]) -> bytes:
         case 9:
             return json.dumps({draw.choice((name, name.upper(), "", "\u202e")): draw.choice(odd) for _ in range(5)}).encode()
         case 10:
-            return json.dumps({"by": draw.choice(odd), "share": draw.choice([*odd, 0.5, 2]), "force": draw.choice(odd)}).encode()
+            proof: list[Any] = [*odd, {"evidence": 27.1, "limit": 20.0}, {"evidence": 3.0, "limit": 20.0}]
+            change = {
+                "by": draw.choice(odd),
+                "share": draw.choice([*odd, 0.5, 2]),
+                "force": draw.choice(odd),
+                "why": "so",
+                "evidence": draw.choice(proof),
+            }
+            return json.dumps({name: change[name] for name in draw.sample(list(change), draw.randrange(len(change) + 1))}).encode()
+        case 11:
+            alarm = {
+                "test": "promise",
+                "model": "diagnosis",
+                "evidence": 2.5,
+                "limit": 2,
+                "ticks": 3,
+                "why": "so",
+                draw.choice((name, "since", "id")): draw.choice(odd),
+            }
+            return json.dumps(alarm).encode()
         case _:
             return b" " * draw.choice((0, 1, 1 << 20, (1 << 20) + 1))
     return json.dumps(row).encode()
@@ -180,7 +199,7 @@ def request(draw: random.Random, rows: list[dict[str, Any]], models: list[str]) 
     ids = ("nobody", "", "..", "%2e%2e%2f", quote("😀"), "a" * 3000, "%00", "x;y?z=1", "' or 1=1", *models)
     paths = [
         "/v1/decisions", "/v1/decisions", "/v1/outcomes", "/v1/corrections", "/v1/overrides", "/v1/models", "/healthz", "/readyz",
-        "/metrics", "/openapi.json", "/", "//", "/v1/decisions/", "/v1/decisions/" + draw.choice(ids),
+        "/metrics", "/openapi.json", "/v1/alarms", "/v1/promotions", "/", "//", "/v1/decisions/", "/v1/decisions/" + draw.choice(ids),
         f"/v1/models/{draw.choice((*ids, *models * 3))}/{draw.choice(('promote', 'rollback', 'shadow', 'canary', 'retire', 'explode'))}",
     ]  # fmt: skip
     path = draw.choice(paths).replace(" ", "%20") + draw.choice(("", "", "?a=1", "?" + "q" * 2000, "#x"))

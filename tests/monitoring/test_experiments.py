@@ -176,6 +176,7 @@ def test_what_is_not_revealed_speaks_neither_for_nor_against_the_challenger() ->
     assert found.gain.low < 0.0
     assert found.gain.high > 5.0  # half of the decisions could pay 10 more, for all that is known
     assert found.gain.value == -4.0
+    assert found.why.endswith("is learnt only where the challenger acts: make it a canary, for a share of the units.")
     without = experiments.challenge(trial, replace(TERMS, cap=None), NEVER)
     assert without.gain.high == np.inf
     assert without.decision == "wait"
@@ -246,9 +247,10 @@ def test_a_worse_challenger_is_dropped_and_so_is_one_that_is_better_by_too_littl
     worse = experiments.challenge(shadow(np.tile([4.0, -8.0], 400)), TERMS, NEVER)
     assert worse.decision == "drop"
     assert "The challenger pays 2 EUR less a decision" in worse.why
-    assert "below the 0 EUR asked for" in worse.why
+    assert worse.why.endswith(f"So it pays at least {-worse.gain.high:.4g} EUR less, and 0 EUR more is asked for.")
     little = experiments.challenge(shadow(np.tile([4.0, -3.0], 4000)), replace(TERMS, min_gain=1.0), NEVER)
     assert little.decision == "drop"
+    assert little.why.endswith(f"So it pays at most {little.gain.high:.4g} EUR more, and 1 EUR more is asked for.")
 
 
 def test_one_that_waits_is_told_about_how_long() -> None:

@@ -44,6 +44,22 @@ def test_harm_without_an_outcome_is_that_of_the_rule() -> None:
     assert imputed.low < 0.1 < imputed.high
 
 
+def test_what_is_not_revealed_may_have_harmed_and_may_not() -> None:
+    hidden = np.arange(4000) % 4 == 0
+    trial = shadow(np.where(hidden, np.nan, 1.0))
+    trial = experiments.paired(replace(trial.outcomes, revealed=~hidden), np.ones(4000, np.bool_))
+    found = guardrails.harm(trial, TERMS, NEVER, limit=0.1)
+    assert (found.held, found.found.low < 0.01, found.found.high > 0.25) == (None, True, True)
+    assert guardrails.harm(trial, TERMS, NEVER, limit=0.3).held is True
+    levels = {"sex": np.array(["f"] * 4000, dtype=object)}
+    for terms in (TERMS, replace(TERMS, cap=None)):
+        rails = guardrails.slices(trial, terms, NEVER, levels, limit=1.0)
+        assert rails[0].held is None  # at −9 for each of them it pays 1.5 less on average, and may pay more
+        assert rails[0].found.low < -1.0
+    endless = replace(trial, outcomes=replace(trial.outcomes, worst=np.full(4000, -np.inf)))
+    assert np.isnan(guardrails.slices(endless, replace(TERMS, cap=None), NEVER, levels, limit=1.0)[0].found.value)
+
+
 def test_of_a_randomised_trial_only_the_share_that_differs_is_known() -> None:
     at = np.arange(2000)
     rows = Outcomes(at, at, at * 0.0, at * 0.0, at, np.ones(2000, np.bool_), at * 0, at * 0.0)

@@ -46,7 +46,7 @@ def power(gain: float, design: Design, units: int, runs: int = 400, before: Floa
 def test_planned_units_have_the_power_asked_for(gain: float, design: Design) -> None:
     found = planning.plan(gain, design)
     reached = power(gain, design, int(found.units))
-    assert design.power - 0.06 <= reached <= (1.0 + design.power) / 2.0 + 0.1  # it may end at any look on the way
+    assert design.power - 0.06 <= reached <= min(design.power + 0.3, 0.96)  # large gains and losses pass the limit by leaps
     assert found.days == found.units / 100.0
     assert found.least <= found.units
 

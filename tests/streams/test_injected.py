@@ -193,3 +193,23 @@ def test_a_real_table_drifts_and_its_payoffs_do_not() -> None:
     now = drifted["age"].to_numpy(zero_copy_only=False)[24_000:]
     assert np.corrcoef(age, bad == "yes")[0, 1] < -0.1
     assert np.corrcoef(now, bad == "yes")[0, 1] > 0.1
+
+
+def test_pictures_become_negatives_and_nothing_else_changes() -> None:
+    rng = np.random.default_rng(0)
+    field = pa.field("image", pa.binary(), metadata={b"shape": b"2,2,1"})
+    cells = [None if i % 50 == 0 else rng.integers(0, 256, 4, dtype=np.uint8).tobytes() for i in range(400)]
+    label = [str(i % 10) for i in range(400)]
+    table = pa.table([pa.array(cells, pa.binary()), pa.array(label)], schema=pa.schema([field, pa.field("digit", pa.string())]))
+    changed, words = inject(table, "sudden", 200, seed=1, outcome="digit")
+    assert words.endswith("all pictures are negatives: what was dark is bright.")
+    assert changed.field("image").metadata == field.metadata
+    plain = {(cell, digit) for cell, digit in zip(cells, label, strict=True)}
+    for i, (cell, digit) in enumerate(zip(changed["image"].to_pylist(), changed["digit"].to_pylist(), strict=True)):
+        back = cell if i < 200 or cell is None else bytes(255 - b for b in cell)
+        assert (back, digit) in plain
+    grown, words = inject(table, "gradual", 200, seed=1, outcome="digit")
+    turned = [c not in {p for p, _ in plain} for c in grown["image"].to_pylist() if c is not None]
+    assert 0 < sum(turned) < 200
+    assert not any(turned[:190])
+    assert "more and more pictures" in words

@@ -187,7 +187,7 @@ def _taken(part: pa.Table, name: str, rows: Ints) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Mirror:
-    """A case's decisions as the ledger has them at one moment; each table (see `columns.SCHEMAS`) is of one piece.
+    """A case's decisions as the ledger has them at one moment; each table (see `columns.SCHEMAS`) is in pieces, as its parts are mapped.
 
     A row is a decision, in the order in which they were read: by partition, and in it by the chain, one look after the other.
     """
@@ -298,7 +298,7 @@ class _Reading:
             self._write(now)
         self._sweep()
         whole = {
-            name: columns.joined([shape.empty_table(), *(part.table for part in self.tables[name].parts)])
+            name: pa.concat_tables([shape.empty_table(), *(part.table for part in self.tables[name].parts)])
             for name, shape in columns.SCHEMAS.items()
         }
         return Mirror(**whole, inputs=Inputs(tuple(part.table for part in self.tables["inputs"].parts)))

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from makegood import model as models
-from makegood import pipeline
 from makegood.contracts import Columns, Estimate, Floats, Ints
 from makegood.economics import value
-from makegood.errors import DataError, MakegoodError, Refused
+from makegood.errors import DataError, Refused
 from makegood.loop.controller import Act, Terms
 from makegood.loop.inside import Inside, draws
 from makegood.loop.replay import Played, edges
+from makegood.loop.retraining import learnt
 from makegood.loop.tape import Tape
 from makegood.model import Model
 from makegood.report.looped import ARM, Looping
@@ -62,12 +60,12 @@ def never(tape: Tape, first: Model) -> Lived:
     return Lived(chosen(tape, first))
 
 
-def scheduled(tape: Tape, first: Model, workspace: Path, every_us: int = EVERY_US) -> Lived:
+def scheduled(tape: Tape, first: Model, every_us: int = EVERY_US) -> Lived:
     """Return the arm that trains anew after every such time, on all rows that are known, and lets the new model decide at once.
 
     A training that fails is paid for, and changes nothing.
     """
-    house, spent, begin = Inside(tape, first, workspace, plain=True), list[tuple[int, float]](), 0
+    house, spent, begin = Inside(tape, first, plain=True), list[tuple[int, float]](), 0
     cost = Terms.of(tape.case).cost
     for now in edges(tape, every_us):
         end = int(np.searchsorted(tape.at, now))
@@ -85,7 +83,7 @@ def scheduled(tape: Tape, first: Model, workspace: Path, every_us: int = EVERY_U
     return Lived(house.paid.copy(), tuple(spent))
 
 
-def oracle(tape: Tape, first: Model, workspace: Path) -> Lived | None:
+def oracle(tape: Tape, first: Model) -> Lived | None:
     """Return the arm that knows what will change; None where nobody can tell what that would be.
 
     Where the truth is known it does what pays most by the true chances. Else, where it is known when the world changes, it has from that
@@ -104,12 +102,10 @@ def oracle(tape: Tape, first: Model, workspace: Path) -> Lived | None:
         half = draws(tape.units[begin:end], salt=1) < 0.5
         for side in (half, ~half):
             try:
-                known = _told(tape, begin + np.flatnonzero(~side))
-                done = pipeline.run(tape.case, data=known, workspace=workspace, until="bundle")
-            except MakegoodError:  # too few rows of the changed world to make a model of
+                model = learnt(tape.case, _told(tape, begin + np.flatnonzero(~side)))
+            except DataError:  # too few rows of the changed world to make a model of
                 continue
-            assert done.bundle is not None, "the run went as far as its bundle"
-            paid[begin:end][side] = chosen(tape, models.load(done.bundle), slice(begin, end))[side]
+            paid[begin:end][side] = chosen(tape, model, slice(begin, end))[side]
     return Lived(paid)
 
 

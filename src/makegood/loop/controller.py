@@ -33,7 +33,7 @@ GROWN = 1.5
 MORE = 0.01
 """What twice as many rows to learn from are expected to add to what the champion earns, where nothing else speaks for a new model."""
 
-MOST = 3
+MOST = 2
 """Challengers that are scored beside the champion at once. Each must show the more evidence the more there are; a canary is alone."""
 
 
@@ -132,20 +132,20 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
     again = _proposal(memory, review, staying, terms)
     if again is None:
         return memory, (*alarms, *changes)
-    ticks = since_turn(review.alarm)[1]
+    ticks = since_turn(review.alarm)[1] if again.since is not None or review.alarm.raised else 0
     memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks, matured=review.matured)
     return memory, (*alarms, *changes, again)
 
 
 def entering(model: str, review: Review, standing: Standing, terms: Terms, refused: bool) -> tuple[Act, ...]:
-    """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one with the least
-    evidence. One whose verdict is refuse, `refused`, is scored only: it may yet prove better than the champion, without any traffic.
+    """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one that gains
+    least. One whose verdict is refuse, `refused`, is scored only: it may yet prove better than the champion, without any traffic.
     """
-    shown = {challenge.model: challenge.evidence for challenge in review.challenges}
+    gains = {challenge.model: challenge.gain.value for challenge in review.challenges if math.isfinite(challenge.gain.value)}
     room = 1 if terms.mode == "canary" else MOST
-    ranked = sorted(standing.entrants, key=lambda e: (shown.get(e.model, 0.0), e.since))
+    ranked = sorted(standing.entrants, key=lambda e: (gains.get(e.model, 0.0), e.since))
     worn = tuple(
-        Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one shows the least of those on trial.")
+        Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one gains the least of those on trial.")
         for e in ranked[: max(len(ranked) + 1 - room, 0)]
     )
     if terms.mode == "canary" and not refused:
@@ -194,7 +194,8 @@ def _tried(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
             continue
         broken = [g for g in challenge.guardrails if g.held is False]
         if challenge.decision == "promote" and _shown(challenge, len(standing.entrants)) and all(g.held for g in challenge.guardrails):
-            better.append((challenge.evidence, _promotion(challenge, entrant, terms)))
+            low = challenge.gain.low if math.isfinite(challenge.gain.low) else challenge.gain.value
+            better.append((low, _promotion(challenge, entrant, terms)))
             continue
         if broken:
             over.append(Act("drop", entrant.model, "It breaks a guardrail: " + ", ".join(f"{g.name} {g.found}" for g in broken) + "."))
@@ -235,8 +236,7 @@ def _evidence(challenge: Challenge) -> dict[str, float | str]:
 
 def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
     """Return the retraining that is worth its cost now, if any is."""
-    last = standing.since if memory.at is None or memory.champion != standing.champion else max(memory.at, standing.since)
-    if review.at < last + terms.rest_us or (terms.mode == "canary" and (standing.before is not None or standing.entrants)):
+    if review.at < standing.since + terms.rest_us or (terms.mode == "canary" and (standing.before is not None or standing.entrants)):
         return None
     return _mending(memory, review, standing, terms) or _growing(memory, review, standing, terms)
 
@@ -244,9 +244,11 @@ def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) 
 def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
     """Return a retraining since the promise is, or may be, broken."""
     began, ticks = since_turn(review.alarm)
-    before = memory.ticks if memory.champion == standing.champion else 0
+    again = memory.champion == standing.champion and memory.ticks > 0  # for the same break
     gain = hoped(review, standing, terms)
-    if ticks < max(FEWEST, GROWN * before) or not gain > terms.cost:
+    if ticks < FEWEST or not gain > terms.cost:
+        return None
+    if again and (ticks < GROWN * memory.ticks or review.at < (memory.at or 0) + terms.rest_us):
         return None
     why = (
         f"Decisions pay less than promised: a new model can be expected to recover {gain:,.4g} {review.unit} over the "

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from makegood import model as models
-from makegood import pipeline
 from makegood.contracts import Bools, Floats, Ints
 from makegood.decided import came_true
 from makegood.errors import CaseError, Problem
@@ -53,13 +51,13 @@ def draws(unit: Ints, salt: int) -> Floats:
 
 
 class Inside:
-    """A tape's decisions in this process, beginning with a bundle; new models are made in `workspace`.
+    """A tape's decisions in this process, beginning with a model; new ones are made in `workspace`, or without one kept nowhere.
 
     `plain` trains on all rows and looks for no change, as a schedule does. `paid` (n,) is what was done paid, whether or not anybody was
     told; `known_at` (n,) when the first word came to those who were.
     """
 
-    def __init__(self, tape: Tape, first: Model, workspace: Path, *, plain: bool = False) -> None:
+    def __init__(self, tape: Tape, first: Model, workspace: Path | None = None, *, plain: bool = False) -> None:
         n, options = len(tape), tuple(option.name for option in first.policy.payoffs.options)
         self.tape, self.workspace, self.plain = tape, workspace, plain
         self.models: dict[str, Model] = {first.id: first}
@@ -226,10 +224,3 @@ class Inside:
 def _codes(tape: Tape, first: Model) -> Floats:
     """Return the outcomes (n,) as a log holds them: positions among the classes, or numbers."""
     return np.asarray(came_true(tape.outcome.tolist(), first.task), dtype=np.float64)
-
-
-def first_model(tape: Tape, workspace: Path) -> Model:
-    """Return the model that the history makes; raises as `pipeline.run` does where it makes none."""
-    done = pipeline.run(tape.case, data=tape.history, workspace=workspace, until="bundle")
-    assert done.bundle is not None, "the run went as far as its bundle"
-    return models.load(done.bundle)

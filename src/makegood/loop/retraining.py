@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from makegood import bundle, pipeline
 from makegood import model as models
-from makegood import pipeline
 from makegood.case import Case
 from makegood.contracts import Bools, Floats, Ints, Run
 from makegood.data.prepare import raw_columns
-from makegood.errors import MakegoodError, Problem, Refused
+from makegood.errors import DataError, Problem, Refused
 from makegood.loop.house import Retrained
 from makegood.loop.tape import moments
+from makegood.stages.learn import learn_all
 from makegood.stages.observe import Log
+from makegood.stages.prepare import prepare_rows
 
 FEWEST = 400
 """Rows since a change, below which a model of them alone is not tried."""
@@ -31,7 +33,7 @@ FEWEST = 400
 HELD = 0.3
 """The share of the rows since the change, the latest, on which the two are compared."""
 
-JUMP = 3.5
+JUMP = 4.0
 """By how many standard errors the money must jump for a change to be looked for there: by chance the largest of all rarely does."""
 
 
@@ -119,10 +121,11 @@ class Past:
     since: int | None = None
 
 
-def retrain(past: Past, now: int, workspace: Path, *, plain: bool = False) -> tuple[Retrained, models.Model]:
-    """Return a new model as `pipeline.run` makes it in a workspace, from the rows that serve it best; `plain`: from all of them.
+def retrain(past: Past, now: int, workspace: Path | None, *, plain: bool = False) -> tuple[Retrained, models.Model]:
+    """Return a new model of the rows that serve it best; `plain`: of all of them.
 
-    Raises as `pipeline.run` does.
+    It is made as `pipeline.run` makes it in a workspace, or without one by the same learning alone, which has no verdict and is kept
+    nowhere. Raises as `pipeline.run` does.
     """
     began = time.perf_counter()
     case, log = past.case, past.log
@@ -134,10 +137,22 @@ def retrain(past: Past, now: int, workspace: Path, *, plain: bool = False) -> tu
         fresh, why = _contest(case, every, cut)
         if fresh is not None:
             every, since = fresh, cut
-        words = f"Made of {every.num_rows:,} rows. {why}"
-    done = pipeline.run(case, data=every, workspace=workspace, until="bundle")
-    made = models.load(_bundle(done))
+        words = f"Made of {every.num_rows:,} rows. {why}".rstrip()
+    made = learnt(case, every) if workspace is None else models.load(_bundle(pipeline.run(case, data=every, workspace=workspace)))
     return Retrained(made.id, every.num_rows, since, made.verdict, words, time.perf_counter() - began), made
+
+
+def learnt(case: Case, rows: pa.Table) -> models.Model:
+    """Return the model that `pipeline.run` would make of these rows, without a verdict and not kept: what is only compared needs neither.
+
+    Raises `CaseError` or `DataError` as it does.
+    """
+    if case.train.model or case.train.pretrained:  # the user's own, which the pipeline brings
+        with tempfile.TemporaryDirectory() as folder:
+            return models.load(_bundle(pipeline.run(case, data=rows, workspace=folder, until="bundle")))
+    made = learn_all(prepare_rows(case, rows), (), lambda stage, done: None).model
+    content = made.scorer.model + bundle.dump_json(made.transform.to_json()) + bundle.dump_json(made.policy.to_json())
+    return replace(made, id=f"{case.case}@{bundle.sha256(content)[:12]}")
 
 
 def changed(past: Past, rows: Ints) -> int | None:
@@ -156,21 +171,19 @@ def _contest(case: Case, every: pa.Table, cut: int) -> tuple[pa.Table | None, st
     if late.sum() < 2 * FEWEST:
         return None, ""
     start = int(np.quantile(at[late], 1.0 - HELD))
-    before = at < start - round(case.data.outcome_delay * 1e6)
+    before = at < start
     held = every.filter(pa.array(at >= start))
     if (late & before).sum() < FEWEST:
         return None, ""
-    with tempfile.TemporaryDirectory() as folder:
-        earned = []
-        for part in (before, late & before):
-            try:
-                done = pipeline.run(case, data=every.filter(pa.array(part)), workspace=folder, until="bundle")
-            except MakegoodError:
-                return None, "The rows since the change are too few to learn from alone."
-            earned.append(_earned(models.load(_bundle(done)), held, case.data.outcome))
-    gain = float((earned[1] - earned[0]).mean())
-    unit = case.decision.unit
-    if gain > 0.0:
+    earned = []
+    for part in (before, late & before):
+        try:
+            earned.append(_earned(learnt(case, every.filter(pa.array(part))), held, case.data.outcome))
+        except DataError:
+            return None, "The rows since the change are too few to learn from alone."
+    apart = earned[1] - earned[0]
+    gain, unit = float(apart.mean()), case.decision.unit
+    if gain > float(apart.std()) / np.sqrt(len(apart)):  # within one standard error the larger table is the safer choice
         words = (
             f"The {int(late.sum()):,} rows since the change teach more than all: {gain:.3g} {unit} a decision on the latest rows, held out."
         )

@@ -4,7 +4,8 @@ It holds at any time, but only in the limit of many units before the first look 
 few units, or few that decide, its error is not as stated. Use `betting` where payoffs have caps.
 
 S is the sum of z − m over its own standard deviation, which becomes a Brownian motion. Its evidence is Robbins' (1970) mixture
-over the drifts that are above 0, half-normal with precision ρ: 2·√(ρ/(n + ρ))·exp(S²/2(n + ρ))·Φ(S/√(n + ρ)) (Howard et al. 2021, §3.3).
+over the drifts that are above 0, half-normal with precision ρ: 2·√(ρ/(n + ρ))·exp(S²/2(n + ρ))·Φ(S/√(n + ρ)) (Howard, Ramdas, McAuliffe
+& Sekhon 2021).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STEPS = 60
 def precision(alpha: float, units: float = TUNED) -> float:
     """Return ρ for which the sequence is narrowest after so many `units`, closely: units/(x + ln(1 + x)), x = −2·ln 2α.
 
-    It is that of the two-sided mixture at 2α, whose minimum has this form (Waudby-Smith et al. 2024, appendix B.2).
+    It is that of the two-sided mixture at 2α, whose minimum has this form (Waudby-Smith et al. 2024).
 
     >>> round(precision(0.05), 1)
     1580.1

@@ -438,7 +438,8 @@ def _decided(tested: _Tested, c: Challenge, terms: Terms, back: bool = False) ->
         sure = f"one that pays no more than is asked for ever reaches {c.limit:,.4g} with a probability of {terms.alpha:.3g} at most"
         return yes, f"{said} That is enough: {sure}."
     if c.gain.high < c.min_gain:
-        return no, f"{said} It pays at most {_money(c.gain.high, c)} more, below the {_money(c.min_gain, c)} asked for."
+        most = f"at most {_money(c.gain.high, c)} more" if c.gain.high > 0.0 else f"at least {_money(-c.gain.high, c)} less"
+        return no, f"{said} So it pays {most}, and {_money(c.min_gain, c)} more is asked for."
     return "wait", f"{said} {_how_long(tested, c)}"
 
 
@@ -447,7 +448,8 @@ def _said(tested: _Tested, c: Challenge, who: str) -> str:
     more = f"pays {_money(abs(c.gain.value), c)} {'more' if c.gain.value >= 0.0 else 'less'} a decision"
     ends = f"between {_money(c.gain.low, c)} and {_money(c.gain.high, c)} more" if np.isfinite(c.gain.low) else "with no interval yet"
     counted = f"in {tested.ticks.differ:,} of their decisions the two differ"
-    lost = f", and {tested.ticks.unrevealed:,} of these reveal nothing and count at their worst" if tested.ticks.unrevealed else ""
+    hidden = tested.ticks.unrevealed
+    lost = f", and {hidden:,} of these reveal nothing and count at their worst" if hidden else ""
     named = "" if c.test == "betting" else " (asymptotic: no caps are declared, so that the error is not exactly as stated)"
     return f"{who} {more}, {ends}{named}. Over {c.units:,} units ({counted}{lost}) the evidence is {c.evidence:,.3g} of {c.limit:,.4g}."
 
@@ -462,6 +464,8 @@ def _how_long(tested: _Tested, c: Challenge) -> str:
     if np.isfinite(plan.units):
         shown = f"about {plan.units:,.0f} units more show it with a probability of {plan.power:.2g}, which is {planning.lasting(plan.days)}"
         return f"If the gain is {_money(plan.gain, c)}, {shown}."
+    if tested.ticks.unrevealed:
+        return "What reveals nothing is learnt only where the challenger acts: make it a canary, for a share of the units."
     against = planning.plan(c.min_gain - c.gain.value, replace(tested.design, min_gain=0.0)).units - c.units
     if np.isfinite(against):
         enough = f"about {max(against, 1.0):,.0f} units more would show as much, which is {planning.lasting(max(against, 1.0) / pace)}"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
-from makegood.contracts import Estimate, Floats, Ints
+from makegood.contracts import Estimate, Floats
 from makegood.monitoring import asymptotic, betting
-from makegood.monitoring.experiments import Terms, Trial, ticks
+from makegood.monitoring.experiments import Terms, Ticks, Trial, ticks
 from makegood.monitoring.review import Guardrail
 
 QUANTILE = 0.5
@@ -40,15 +40,16 @@ def harm(trial: Trial, terms: Terms, now: int, limit: float) -> Guardrail:
     >>> found.held, found.found.value
     (True, 0.02)
     """
-    known, none, o = trial.design == "paired", np.zeros(len(trial), np.bool_), trial.outcomes
+    known, o = trial.design == "paired", trial.outcomes
+    hidden = trial.unrevealed if known else np.zeros(len(trial), np.bool_)
     if known:
         worse = np.where(np.isnan(o.paid), np.nan, (o.paid < 0.0).astype(np.float64))
-        o = replace(o, paid=worse, worst=(o.worst < 0.0).astype(np.float64))
+        o = replace(o, paid=worse, worst=np.where(hidden, 0.0, (o.worst < 0.0).astype(np.float64)))
     else:
-        o = replace(o, paid=trial.differs.astype(np.float64), revealed=none)
-    counted = replace(trial, design="paired", outcomes=o, factor=np.ones(len(trial)), unrevealed=none)
-    entered = ticks(counted, terms, now)
-    found = _within(entered.z, entered.scale, (0.0, 1.0), terms.alpha)
+        o = replace(o, paid=trial.differs.astype(np.float64), revealed=hidden)
+    counted = replace(trial, design="paired", outcomes=o, factor=np.ones(len(trial)), unrevealed=hidden)
+    terms = replace(terms, cap=(0.0, 1.0), min_gain=0.0)
+    found = _within(ticks(counted, terms, now), (0.0, 1.0), terms.alpha)
     if known:
         return Guardrail("harm", found, limit, _held(found, most=limit))
     return Guardrail("harm", replace(found, low=0.0), limit, True if found.high <= limit else None)
@@ -69,15 +70,13 @@ def slices(trial: Trial, terms: Terms, now: int, columns: Mapping[str, NDArray[A
     >>> [(rail.name, rail.held) for rail in found]
     [('sex=f', False), ('sex=m', True)]
     """
+    assert all(len(column) == len(trial) for column in columns.values()), "a level for each decision of the trial"
     levels = [(name, level, column == level) for name, column in columns.items() for level in sorted(set(column.tolist()), key=str)]
     terms = replace(terms, alpha=terms.alpha / max(len(levels), 1))
     rails = []
     for name, level, rows in levels:
-        entered, bound = ticks(trial.take(np.flatnonzero(rows)), terms, now), terms.bound(trial.design)
-        if np.isfinite(bound):
-            found = _within(entered.z, entered.scale, (-bound, bound), terms.alpha, terms.unit)
-        else:
-            found = _estimate(entered.z, asymptotic.sequence(entered.z, terms.alpha, _last(entered.z)), terms.alpha, terms.unit)
+        bound = terms.bound(trial.design)
+        found = _within(ticks(trial.take(np.flatnonzero(rows)), terms, now), (-bound, bound), terms.alpha, terms.unit)
         rails.append(Guardrail(f"{name}={level}", found, -limit, _held(found, least=-limit)))
     return tuple(rails)
 
@@ -103,25 +102,28 @@ def _held(found: Estimate, least: float = -np.inf, most: float = np.inf) -> bool
     return False if found.high < least or found.low > most else None
 
 
-def _within(x: Floats, scale: Floats, ends: tuple[float, float], alpha: float, unit: str = "") -> Estimate:
-    """Return the mean of x (n,) with its betting interval now; x·scale lies within `ends`, and where it does not there is no interval."""
-    half, centre = (ends[1] - ends[0]) / 2.0, (ends[1] + ends[0]) / 2.0
-    moved = x * scale - centre
+def _within(entered: Ticks, ends: tuple[float, float], alpha: float, unit: str = "") -> Estimate:
+    """Return the mean of z with its interval now: betting, z·scale being within `ends`, and asymptotic where these are infinite.
+
+    There is none where a payoff lies beyond, and without a unit. What is not revealed is at its worst for the lower end, at its best for
+    the upper one.
+    """
+    z, level, last = entered.z, 1.0 - 2.0 * alpha, np.array([len(entered)])
+    if not len(z):
+        return Estimate(np.nan, np.nan, np.nan, unit, level)
+    if np.isinf(ends[1]):
+        if not np.isfinite(z).all():
+            return Estimate(np.nan, np.nan, np.nan, unit, level)
+        found = asymptotic.sequence(z, alpha, last)
+        high = np.inf if entered.unrevealed else float(found.high[0])
+        return Estimate(float(np.mean(z)), float(found.low[0]), high, unit, level)
+    half, centre, share = (ends[1] - ends[0]) / 2.0, (ends[1] + ends[0]) / 2.0, float(np.mean(entered.scale))
+    moved, most = (x * entered.scale - centre for x in (z, entered.most))
     if not np.all(np.abs(moved) <= half * (1.0 + 1e-9)):
-        return Estimate(float(np.mean(x)), np.nan, np.nan, unit, 1.0 - 2.0 * alpha)
-    found, share = betting.sequence(moved, half, alpha, above=half, ends=_last(x)), float(np.mean(scale)) if len(x) else 1.0
-    return _estimate(x, replace(found, low=(found.low + centre) / share, high=(found.high + centre) / share), alpha, unit)
-
-
-def _estimate(x: Floats, found: betting.Sequence, alpha: float, unit: str) -> Estimate:
-    """Return the mean of x (n,) with the interval that a sequence ends in; NaN of nothing."""
-    if not len(x):
-        return Estimate(np.nan, np.nan, np.nan, unit, 1.0 - 2.0 * alpha)
-    return Estimate(float(np.mean(x)), float(found.low[-1]), float(found.high[-1]), unit, 1.0 - 2.0 * alpha)
-
-
-def _last(x: Floats) -> Ints:
-    return np.array([len(x)] if len(x) else [], dtype=np.int64)
+        return Estimate(float(np.mean(z)), np.nan, np.nan, unit, level)
+    low = betting.sequence(moved, half, alpha, ends=last).low[0]
+    high = -betting.sequence(-most, half, alpha, ends=last).low[0]
+    return Estimate(float(np.mean(z)), float(low + centre) / share, float(high + centre) / share, unit, level)
 
 
 def _quantile(ordered: Floats, alpha: float) -> tuple[float, float, float]:

@@ -93,9 +93,9 @@ class Challenge:
     `design` is "paired" (in shadow, on revealed rows) or "disagreement" (randomised where the two differ); `test` "betting" (valid at
     any time, needs caps) or "asymptotic" (not exactly). `evidence` reaches `limit` (1/α) when the challenger is better by `min_gain`.
     `decision` is promote, wait, drop, or failed (an assumption does not hold, such as a payoff beyond its cap); of the old champion that
-    is tested against a new one it is rollback, wait, keep or failed. `path` has (units, low, value, high) of the confidence sequence, where it
-    has both ends. `beside` is the interval of the other test: without caps there is none, and its ends are NaN. `plan` is None where the
-    evidence is enough.
+    is tested against a new one it is rollback, wait, keep or failed. `path` has (units, low, value, high) of the confidence sequence,
+    where it has both ends. `beside` is the interval of the other test: without caps there is none, and its ends are NaN. `plan` is None
+    where the evidence is enough.
     """
 
     model: str

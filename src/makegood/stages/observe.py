@@ -20,6 +20,8 @@ from makegood.ledger.events import MICRO
 from makegood.model import Raw
 from makegood.monitoring.maturity import NEVER
 
+_BLOCK = 1 << 16  # rows that are looked at, at once, for what has not occurred yet
+
 
 @dataclass(frozen=True)
 class Shadowed:
@@ -152,10 +154,16 @@ class _Codes:
         >>> _Codes(np.array([2, -1, 0, 2]), ["a", "b", "c"]).occurring()
         ['c', 'a']
         """
-        at = np.full(len(self.levels), len(self.codes), dtype=np.int64)
-        there = np.flatnonzero(self.codes >= 0)[::-1]
-        at[self.codes[there]] = there  # of a repeated code the last assignment stays, which is the first appearance
-        return [self.levels[code] for code in np.argsort(at, kind="stable").tolist() if at[code] < len(self.codes)]
+        found: list[int] = []
+        seen = np.append(np.zeros(len(self.levels), dtype=np.bool_), True)  # −1, no text, is the last
+        for start in range(0, len(self.codes), _BLOCK):
+            if seen.all():
+                break
+            part = self.codes[start : start + _BLOCK]
+            fresh, first = np.unique(part[~seen[part]], return_index=True)
+            seen[fresh] = True
+            found += fresh[np.argsort(first)].tolist()
+        return [self.levels[code] for code in found]
 
     def among(self, names: Sequence[str]) -> Ints:
         """Return the position of each text among `names`, −1 where it is not among them."""
@@ -164,7 +172,8 @@ class _Codes:
 
 
 class _Lines:
-    """Some lines of a table, in an order (None: all, as they lie); `row` are the decisions that they are about, by position."""
+    """Some lines of a table, in an order (None: all, as they lie); `row` tells by position which decisions they are about, where they are
+    none themselves."""
 
     def __init__(self, table: pa.Table, lines: Ints | None, row: Ints) -> None:
         self._table, self._lines, self.row = table, lines, row
@@ -182,7 +191,7 @@ class _Lines:
     def texts(self, name: str) -> _Codes:
         """Return a column of texts."""
         if name not in self._codes:
-            column = self._table[name].combine_chunks()
+            column = self._table[name].unify_dictionaries().combine_chunks()
             codes = column.indices.fill_null(-1) if column.null_count else column.indices
             self._codes[name] = _Codes(self._of(codes.to_numpy()), column.dictionary.to_pylist())
         return self._codes[name]
@@ -215,7 +224,7 @@ class _Found:
         place = np.full(len(found.decisions), -1, dtype=np.int64)
         place[order] = np.arange(len(order))
         self.order = order
-        self.decisions = _lines(found.decisions, order, np.arange(len(order)))
+        self.decisions = _lines(found.decisions, order, order[:0])
         self.odds, self.tried = (_about(table, place, np.arange(len(table))) for table in (found.odds, found.tried))
         self.said = _about(found.said, place, _ordered(found.said, now))
         self.inputs = found.inputs

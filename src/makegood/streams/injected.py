@@ -1,7 +1,7 @@
 """Drift put into a real table that has no time: its rows in a seeded order, at given times, and from one row on its columns recoded.
 
 Outcomes are never touched, and no value is made up: values of a column are dealt to other rows, so that from that row on a row's
-outcome goes with other values than before. What is made so is *injected*, and whoever shows it says so.
+outcome goes with other values than before; pictures come as negatives. What is made so is *injected*, and whoever shows it says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from numpy.random import Generator
 from makegood.contracts import Bools, Floats, Ints
 from makegood.errors import CaseError, DataError, Problem, nearest
 from makegood.streams.truth import DAY, RAMP, START
+
+SHAPE = b"shape"
+"""What the metadata of a column of pictures holds (as `data.images` has it)."""
 
 TIME = "decided_at"
 """The column of times that `inject` adds."""
@@ -51,7 +54,7 @@ def inject(
     high value in the most telling column come rarely before and mostly after. outage: that column goes missing. stable: nothing changes.
     Mirrored columns keep every value as often as they had it, before `at` and after. What tells is measured on the rows before `at`, by
     rank correlation with the number, or with the rarest class; of the columns in `keep`, such as those that payoffs are made of, none is
-    touched. Raises `CaseError` and `DataError`.
+    touched. Where a column holds pictures, sudden and gradual make negatives of them alone. Raises `CaseError` and `DataError`.
 
     >>> table = pa.table({"x": range(400), "bad": ["no"] * 300 + ["yes"] * 100})
     >>> changed, words = inject(table, "sudden", 200, seed=0, outcome="bad")
@@ -64,8 +67,14 @@ def inject(
     timing, rng, n = timing or Timing(), np.random.default_rng(seed), table.num_rows
     table = table.take(pa.array(rng.permutation(n)))
     words = f"Injected: the rows have no time and come in a seeded order; from row {at + 1:,} of {n:,} on "
+    pictures = [field.name for field in table.schema if field.metadata and SHAPE in field.metadata]
     if kind == "stable":
         done = "nothing changes"
+    elif pictures and kind in ("sudden", "gradual"):
+        rows = _changed(rng, n, at, gradual=kind == "gradual")
+        for name in pictures:
+            table = _with(table, name, _negative(table[name], rows))
+        done = f"{'more and more pictures' if kind == 'gradual' else 'all pictures'} are negatives: what was dark is bright"
     else:
         keys = _telling(table, outcome, at, keep)
         first = next(iter(keys))
@@ -189,8 +198,15 @@ def _late(rng: Generator, key: Floats, at: int) -> Ints:
     return np.concatenate([rng.permutation(order[:at]), rng.permutation(order[at:])])
 
 
+def _negative(column: pa.ChunkedArray, rows: Bools) -> pa.Array:
+    """Return pictures, 8 bits a pixel, of which those of the given rows (n,) are turned to their negatives."""
+    turn = bytes(range(255, -1, -1))
+    cells = zip(column.to_pylist(), rows.tolist(), strict=True)
+    return pa.array([cell.translate(turn) if changed and cell is not None else cell for cell, changed in cells], column.type)
+
+
 def _with(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, column)
+    return table.set_column(table.column_names.index(name), table.field(name), column)
 
 
 def _listed(keys: dict[str, Floats]) -> str:
