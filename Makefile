@@ -12,11 +12,12 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) tools/install.py .venv
 
 help:
-	@echo 'make demo   install into .venv, train the built-in credit-risk case, write its report'
+	@echo 'make demo   install into .venv, train the built-in credit-risk case, close the loop on digits, write their reports'
 	@echo 'make test   lint, types, walls, tests, coverage'
 
 demo: .venv/.cases
 	@$(BIN)/makegood run credit-risk
+	@$(BIN)/makegood loop digits --budget 10s
 
 test: lint
 	@$(BIN)/python -m pytest --cov --cov-report=json:.coverage.json --cov-report=
@@ -42,7 +43,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-emit-index-url --custom-compile-command 'make locks'
 locks: .venv/.dev
 	$(COMPILE) pyproject.toml --extra cases --extra image --extra wrap --group dev --output-file requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra cases --constraint requirements/dev.txt --output-file requirements/cases.txt
+	$(COMPILE) pyproject.toml --extra cases --extra serve --extra client --constraint requirements/dev.txt --output-file requirements/cases.txt
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/core.txt
 	$(COMPILE) --group serve --constraint requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) --group build --output-file requirements/build.txt

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from makegood.case import Case
 from makegood.contracts import Estimate
-from makegood.loop.controller import FEWEST, Act, Memory, Terms, entering, hoped, since_turn, step
+from makegood.loop.controller import FEWEST, GROWN, Act, Entering, Memory, Terms, entering, hoped, since_turn, step
 from makegood.monitoring.review import Alarm, Challenge, Guardrail, Period, Review
 from makegood.stages.facts import Entrant, Standing
 
 DAY = 86_400_000_000
 NONE = Estimate(math.nan, math.nan, math.nan)
-TERMS = Terms(500.0, 60 * DAY, "shadow", 0.5, 0.1, 30 * DAY, 21 * DAY, 0.05, high_stakes=False)
+TERMS = Terms(500.0, 60 * DAY, "shadow", 0.5, 0.1, 30 * DAY, 21 * DAY, 0.05, 365 * DAY, high_stakes=False)
+FIRST = Memory(were=("a",))
 CASE = """
 case: loans
 data: {source: loans.csv, outcome: bad, outcome_delay: 14d}
@@ -95,7 +96,7 @@ def verbs(acts: tuple[Act, ...]) -> list[str]:
 
 def test_terms_are_read_from_the_case() -> None:
     terms = Terms.of(Case.parse(CASE))
-    assert terms == Terms(500.0, 60 * DAY, "shadow", 0.5, 0.2, 30 * DAY, 21 * DAY, 0.01, high_stakes=False)
+    assert terms == Terms(500.0, 60 * DAY, "shadow", 0.5, 0.2, 30 * DAY, 21 * DAY, 0.01, 365 * DAY, high_stakes=False)
 
 
 @pytest.mark.parametrize(("high_stakes", "mode"), [("no", "canary"), ("yes", "shadow")])
@@ -110,7 +111,7 @@ def test_a_canary_lets_hidden_outcomes_be_seen_but_not_where_stakes_are_high(hig
 
 
 def test_nothing_is_done_while_the_promise_is_kept() -> None:
-    assert step(Memory(), review(), champion(), TERMS) == (Memory(), ())
+    assert step(Memory(), review(), champion(), TERMS) == (FIRST, ())
 
 
 def test_a_new_model_is_made_as_soon_as_it_is_worth_its_cost_and_before_any_alarm() -> None:
@@ -118,7 +119,7 @@ def test_a_new_model_is_made_as_soon_as_it_is_worth_its_cost_and_before_any_alar
     assert act.verb == "retrain"
     assert act.since == 45 * DAY
     assert "costs 500" in act.why
-    assert memory == Memory(100 * DAY, "a", 6000.0, 1000)
+    assert memory == Memory(100 * DAY, "a", 1000, were=("a",))
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,14 @@ def test_no_new_model_where_it_is_not_worth_its_cost(found: Review) -> None:
     assert step(Memory(), found, champion(), TERMS)[1] == ()
 
 
-def test_the_same_champion_is_retrained_for_again_only_with_more_outcomes_and_more_evidence() -> None:
+def test_the_same_break_is_retrained_for_again_only_with_more_outcomes() -> None:
     first, _ = step(Memory(), review(promise=alarm(evidence=6000.0)), champion(), TERMS)
-    same = step(first, review(at=130, promise=alarm(evidence=6000.0)), champion(), TERMS)
-    surer = step(first, review(at=130, promise=alarm(evidence=60000.0)), champion(), TERMS)
-    soon = step(first, review(at=107, promise=alarm(evidence=60000.0, ticks=4000)), champion(), TERMS)
-    again = step(first, review(at=130, promise=alarm(evidence=60000.0, ticks=4000)), champion(), TERMS)
+    later = review(at=130, promise=alarm(evidence=60000.0, ticks=4000))
+    same = step(first, review(at=130, promise=alarm(evidence=60000.0)), champion(), TERMS)
+    soon = step(first, replace(later, at=107 * DAY), champion(), TERMS)
+    again = step(first, later, champion(), TERMS)
     other = step(replace(first, champion="z"), review(at=130, promise=alarm(evidence=6000.0)), champion(), TERMS)
-    assert [verbs(acts) for _, acts in (same, surer, soon, again, other)] == [[], [], [], ["retrain"], ["retrain"]]
+    assert [verbs(acts) for _, acts in (same, soon, again, other)] == [[], [], ["retrain"], ["retrain"]]
 
 
 def test_an_alarm_is_told_once() -> None:
@@ -159,13 +160,26 @@ def test_an_alarm_is_told_once() -> None:
 
 
 def test_what_is_hoped_for_is_the_chance_times_half_of_what_was_lost_times_the_decisions_to_come() -> None:
-    found = review(promise=alarm(evidence=2000.0 + 36_500.0))  # even odds of one change a year
+    found = review(promise=alarm(evidence=2000.0 + 36_500.0, turn=0.6))  # even odds of one change a year
     assert hoped(found, champion(), TERMS) == pytest.approx(0.5 * 0.5 * 30.0 * 100 * 60)
     assert hoped(replace(found, periods=()), champion(), TERMS) == pytest.approx(0.5 * 0.5 * 30.0 * 100 * 60)
+    earlier = review(promise=alarm(evidence=2000.0 + 36_500.0, turn=0.4))  # nothing was lost in the 5,000 before the 3,000
+    assert hoped(earlier, champion(), TERMS) == pytest.approx(0.5 * 0.5 * 30.0 * 3 / 8 * 100 * 60)
     assert hoped(found, champion(since=100), TERMS) == 0.0
     assert hoped(replace(found, alarm=replace(found.alarm, limit=math.inf)), champion(), TERMS) == 0.0
     sure = replace(found, alarm=replace(found.alarm, evidence=math.inf))
     assert hoped(sure, champion(), TERMS) == pytest.approx(0.5 * 30.0 * 100 * 60)
+
+
+def test_a_new_model_is_looked_for_where_the_promise_is_kept_the_longer_ago_the_last_was() -> None:
+    kept = replace(review(), realised=Estimate(40.0, 38.0, 42.0, "EUR"))
+    late, soon = replace(TERMS, horizon_us=1825 * DAY), replace(TERMS, horizon_us=60 * DAY)
+    memory, (act,) = step(Memory(), kept, champion(), late)
+    assert (act.verb, act.since, memory.ticks) == ("retrain", None, 0)
+    assert "The promise is kept, but nobody has looked for 100 days" in act.why
+    assert step(Memory(), kept, champion(), soon)[1] == ()
+    assert step(Memory(90 * DAY, "a"), kept, champion(), late)[1] == ()
+    assert step(Memory(), replace(kept, matured=FEWEST - 1), champion(), late)[1] == ()
 
 
 def test_the_turn_of_a_promise_is_after_the_last_quiet_moment() -> None:
@@ -178,16 +192,22 @@ def test_the_turn_of_a_promise_is_after_the_last_quiet_moment() -> None:
 # ----------------------------------------------------------------------------------------------------------------------- trials
 
 
-def test_a_new_model_takes_the_place_of_the_one_on_trial() -> None:
-    acts = entering("c", champion((Entrant("b", 0),)), TERMS, refused=False)
-    assert [(act.verb, act.model) for act in acts] == [("drop", "b"), ("shadow", "c")]
+def test_a_new_model_takes_the_place_of_the_one_that_gains_least() -> None:
+    trials = champion((Entrant("b", 0), Entrant("c", 5)))
+    found = review(challenges=(challenge("b"), replace(challenge("c"), gain=Estimate(1.0, 0.0, 2.0))))
+    acts = entering(Entering("d"), FIRST, found, trials, TERMS)
+    assert [(act.verb, act.model) for act in acts] == [("drop", "c"), ("shadow", "d")]
+    assert verbs(entering(Entering("d"), FIRST, found, champion((Entrant("b", 0),)), TERMS)) == ["shadow"]
+    old = replace(FIRST, were=("c", "a"))  # the old champion guards, and is no trial
+    assert [act.model for act in entering(Entering("d"), old, found, trials, TERMS)] == ["d"]
 
 
 def test_a_canary_takes_its_share_and_is_asked_for_where_stakes_are_high() -> None:
-    (act,) = entering("c", champion(), replace(TERMS, mode="canary"), refused=False)
+    drawn = replace(TERMS, mode="canary")
+    (act,) = entering(Entering("c"), FIRST, review(), champion(), drawn)
     assert (act.verb, act.share, act.asks) == ("canary", 0.5, False)
-    assert entering("c", champion(), replace(TERMS, mode="canary", high_stakes=True), refused=False)[0].asks
-    assert verbs(entering("c", champion(), replace(TERMS, mode="canary"), refused=True)) == ["shadow"]
+    assert entering(Entering("c"), FIRST, review(), champion(), replace(drawn, high_stakes=True))[0].asks
+    assert verbs(entering(Entering("c", refused=True), FIRST, review(), champion(), drawn)) == ["shadow"]
 
 
 def test_a_challenger_is_promoted_on_evidence_whose_guardrails_hold() -> None:
@@ -217,30 +237,45 @@ def test_a_trial_goes_on_or_ends_as_its_test_says(said: Challenge, expected: lis
     assert verbs(step(Memory(), review(at=50, challenges=(said,)), champion((Entrant("b", 0),)), TERMS)[1]) == expected
 
 
+def test_several_at_once_must_show_more_and_the_one_that_surely_gains_most_is_promoted() -> None:
+    trials = champion((Entrant("b", 0), Entrant("c", 0)))
+    b, c = challenge("b", "promote", 41.0), replace(challenge("c", "promote", 44.0), gain=Estimate(9.0, 2.0, 16.0))
+    assert step(Memory(), review(at=50, challenges=(challenge("b", "promote", 39.0), challenge("c"))), trials, TERMS)[1] == ()
+    assert [act.model for act in step(Memory(), review(at=50, challenges=(b, c)), trials, TERMS)[1]] == ["c"]
+    unsure = replace(c, gain=Estimate(0.5, math.nan, math.nan))
+    assert [act.model for act in step(Memory(), review(at=50, challenges=(b, unsure)), trials, TERMS)[1]] == ["b"]
+
+
 def test_a_trial_without_a_difference_ends_with_the_horizon() -> None:
     _, (act,) = step(Memory(), review(challenges=(challenge(),)), champion((Entrant("b", 0),)), TERMS)
     assert act.verb == "drop"
     assert "No difference was shown" in act.why
 
 
-def test_a_broken_promise_brings_a_newer_challenger_while_one_is_on_trial() -> None:
+def test_a_broken_promise_brings_another_challenger_while_one_is_on_trial() -> None:
     found = review(challenges=(challenge(),), promise=alarm(evidence=60000.0))
     assert verbs(step(Memory(), found, champion((Entrant("b", 90 * DAY),)), TERMS)[1]) == ["retrain"]
+    assert step(Memory(), found, champion((Entrant("b", 90 * DAY, 0.5),)), replace(TERMS, mode="canary"))[1] == ()
 
 
 # ------------------------------------------------------------------------------------------------------------------------ guard
 
 
 def test_the_old_champion_comes_back_on_evidence() -> None:
-    found = review(challenges=(challenge("old", "rollback", 30.0),), promise=alarm(evidence=6000.0))
-    _, (act,) = step(Memory(), found, champion(before=Entrant("old", 80 * DAY), since=80), TERMS)
+    drawn = review(challenges=(challenge("old", "rollback", 30.0),), promise=alarm(evidence=6000.0))
+    _, (act,) = step(Memory(), drawn, champion(before=Entrant("old", 80 * DAY, 0.1), since=80), TERMS)
     assert (act.verb, act.model) == ("rollback", "a")
     weak = review(challenges=(challenge("old", "rollback", 3.0), challenge("x", "rollback", 30.0)))
-    assert step(Memory(), weak, champion(before=Entrant("old", 80 * DAY), since=80), TERMS)[1] == ()
+    assert step(Memory(), weak, champion(before=Entrant("old", 80 * DAY, 0.1), since=80), TERMS)[1] == ()
+    shadowed = review(challenges=(challenge("old", "promote", 30.0),))
+    _, (act,) = step(Memory(were=("old",)), shadowed, champion((Entrant("old", 80 * DAY),), since=80), TERMS)
+    assert (act.verb, act.model) == ("rollback", "a")
 
 
 def test_the_old_champion_is_let_go_after_the_guard() -> None:
-    _, (act,) = step(Memory(), review(), champion(before=Entrant("old", 0)), TERMS)
+    _, (act,) = step(Memory(), review(), champion(before=Entrant("old", 0, 0.1)), TERMS)
+    assert (act.verb, act.model) == ("release", "old")
+    _, (act,) = step(Memory(were=("old",)), review(challenges=(challenge("old"),)), champion((Entrant("old", 0),)), TERMS)
     assert (act.verb, act.model) == ("release", "old")
 
 
@@ -275,56 +310,60 @@ terms = st.builds(
 )
 
 
-def lived(standing: Standing, acts: tuple[Act, ...], at: int) -> Standing:
-    """Return who stands where after acts, as a house does them."""
+def lived(standing: Standing, acts: tuple[Act, ...], at: int, line: list[str]) -> Standing:
+    """Return who stands where after acts, as a house does them; `line` are the champions so far."""
     for act in acts:
         others = tuple(e for e in standing.entrants if e.model != act.model)
         match act.verb:
             case "shadow" | "canary":
                 standing = replace(standing, entrants=(*others, Entrant(act.model, at, act.share)))
             case "promote":
-                standing = Standing(act.model, at, others, Entrant(standing.champion, at, act.share))
+                old = Entrant(standing.champion, at, act.share)
+                line.append(act.model)
+                standing = Standing(act.model, at, others, old) if act.share else Standing(act.model, at, (*others, old))
             case "rollback":
-                assert standing.before is not None
-                standing = Standing(standing.before.model, at)
-            case "drop":
-                standing = replace(standing, entrants=others)
-            case "release":
-                standing = replace(standing, before=None)
+                line.pop()
+                standing = Standing(line[-1], at)
+            case "drop" | "release":
+                kept = standing.before if standing.before and standing.before.model != act.model else None
+                standing = Standing(standing.champion, standing.since, others, kept)
     return standing
 
 
 @settings(max_examples=100)
 @given(st.lists(reviews, min_size=1, max_size=8), terms)
 def test_whatever_a_loop_lives_through_its_rules_hold(lives: list[Review], said: Terms) -> None:
-    memory, standing, made = Memory(), champion(), 0
-    last: tuple[str, int, float] | None = None
+    memory, standing, made, line = Memory(), champion(), 0, ["a"]
+    last: tuple[str, int] | None = None
     for i, seen in enumerate(sorted(lives, key=lambda r: r.at)):
         found = replace(seen, at=seen.at + i, model=standing.champion)
+        before = standing.champion
         memory, acts = step(memory, found, standing, said)
         deciding = [act for act in acts if act.verb in ("promote", "rollback")]
         assert len(deciding) <= 1, "one change of who decides at a time"
-        for act in acts:
-            assert act.why
-            if act.verb in ("promote", "rollback"):
-                assert act.evidence["evidence"] >= act.evidence["limit"] > 0, "never without evidence"
-                assert act.asks == said.high_stakes
-            if act.verb == "promote":
-                assert act.model in {e.model for e in standing.entrants}
-            if act.verb == "retrain":
-                ticks = since_turn(found.alarm)[1]
-                assert not deciding
-                assert ticks >= FEWEST
-                if last is not None and last[0] == standing.champion:
-                    assert ticks >= 2 * last[1] and found.alarm.evidence >= 2 * last[2], "never twice without new outcomes"
-                last = (standing.champion, ticks, found.alarm.evidence)
-        done = tuple(act for act in acts if not act.asks)
-        before = standing.champion
-        standing = lived(standing, done, found.at)
-        if any(act.verb == "retrain" for act in done):
+        assert all(act.why for act in acts)
+        for act in deciding:
+            evidence, limit = act.evidence["evidence"], act.evidence["limit"]
+            assert isinstance(evidence, float)
+            assert isinstance(limit, float)
+            assert evidence >= limit > 0, "never without evidence"
+            assert act.asks == said.high_stakes
+            assert act.verb == "rollback" or act.model in {e.model for e in standing.entrants}
+        if any(act.verb == "rollback" for act in acts):
+            assert len(line) > 1, "there is somebody to go back to"
+        if any(act.verb == "retrain" for act in acts):
+            assert not deciding
+            assert memory.at == found.at
+            if memory.ticks and last is not None and last[0] == standing.champion:
+                assert memory.ticks >= GROWN * last[1], "never twice without new outcomes"
+            last = (standing.champion, memory.ticks) if memory.ticks else None
+        standing = lived(standing, tuple(act for act in acts if not act.asks), found.at, line)
+        if any(act.verb == "retrain" for act in acts):
             made += 1
-            standing = lived(standing, tuple(a for a in entering(f"m{made}", standing, said, refused=False) if not a.asks), found.at)
-        assert len(standing.entrants) <= 1, "one challenger at a time"
+            follow = entering(Entering(f"m{made}"), memory, found, standing, said)
+            standing = lived(standing, tuple(act for act in follow if not act.asks), found.at, line)
+        assert len(standing.entrants) <= 3, "two on trial at most, and the old champion"
+        assert said.mode == "shadow" or len(standing.entrants) <= 1, "a canary is alone"
         if said.high_stakes:
             assert standing.champion == before == "a", "nobody but a person changes who decides"
             assert all(e.least is None for e in standing.entrants)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -381,7 +382,9 @@ def test_the_case_says_how_sure_a_promotion_must_be(ledger: Ledger, tmp_path: Pa
     rollouts = opened(ledger, tmp_path, strict, lives.challenger())
     trouble = refused(lambda: change(rollouts, "promote", lives.challenger().name, evidence=PROOF), 422, "cannot be changed")
     assert "at least 100, since feedback.promote.confidence is 0.99" in str(trouble.problems[0])
-    change(rollouts, "promote", lives.challenger().name, evidence={**PROOF, "evidence": 101.0, "limit": 100.0, "champion": strict.name})
+    proof = {**PROOF, "evidence": np.float64(101.0), "limit": 100.0, "units": np.int64(9), "champion": strict.name}
+    change(rollouts, "promote", lives.challenger().name, evidence=proof)
+    assert said(ledger)[-1].evidence == proof
 
 
 def test_more_shadows_than_rows_should_be_scored_by(ledger: Ledger, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,11 @@ from tests.bundles import ROW
 from tests.serving import lives
 from tests.serving.houses import PROOF, House, house
 
-from makegood.economics.payoff import Payoffs
-from makegood.economics.policy import Policy
 from makegood.ledger.events import Decided, Private, Stored, micro
-from makegood.model import Model
 from makegood.serving.deciding import drawn
 from makegood.serving.live import Live
 
 CLIENTS, UNITS = 6, 400
-
-
-def customers(model: Model, name: str) -> Live:
-    """Return a model as a bundle whose case decides on customers, who come again."""
-    model = lives.serving(model)
-    return lives.live(replace(model, case={**model.case, "data": {**model.case["data"], "group": "customer"}}), name)
 
 
 def sent(i: int) -> dict[str, Any]:
@@ -115,14 +106,7 @@ def changed(where: House, verb: str, live: Live, share: float = 0.0) -> Change:
 @pytest.fixture(scope="module")
 def swapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Answered], list[Change], dict[str, Stored], dict[str, Live]]:
     """Return what became of a load under which everything was changed that can be."""
-    first = customers(bundles.loans(), "swap first")
-    actions: dict[str, Any] = {
-        "approve": {"payoff": {"no": "0.08 * amount", "yes": "-0.1 * amount"}},
-        "refer": {"payoff": "-40"},
-        "decline": {"payoff": "0"},
-    }
-    bold = Policy(Payoffs.of(actions, "EUR", ("no", "yes")))
-    second = customers(replace(bundles.loans(), calibrator=None, policy=bold), "swap second")  # it approves more often
+    first, second = lives.live(lives.customers(bundles.loans()), "swap first"), lives.bold()
     lives_by_name = {live.name: live for live in (first, second)}
     folder: Path = tmp_path_factory.mktemp("swap")
     with house(folder, "loans", first, second) as shop:

@@ -27,7 +27,6 @@ app = typer.Typer(
 )
 
 PLANNED = {
-    "loop": "the closed loop",
     "plan": "the business plan",
     "analyse": "case analysis",
     "optimise": "the optimise stage",
@@ -95,6 +94,7 @@ app.command()(serving.serve)
 app.command()(feedback.review)
 app.command()(feedback.promote)
 app.command()(feedback.rollback)
+app.command()(feedback.loop)
 app.add_typer(serving.keys)
 
 

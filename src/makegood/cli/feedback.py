@@ -1,17 +1,19 @@
-"""What became of what was decided: review, promote, rollback."""
+"""What became of what was decided: review, promote, rollback, loop."""
 
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from makegood.cli.options import HERE, Json, Url, Workspace, client, grouped
-from makegood.cli.shown import print_json, say
-from makegood.errors import LedgerError
+from makegood.cli.options import HERE, CaseArg, Json, Rows, Url, Workspace, cache, client, grouped
+from makegood.cli.shown import Progress, print_json, say
+from makegood.errors import CaseError, LedgerError, Problem
 
 Served = Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that is served, or a bundle's folder.")]
 
@@ -100,3 +102,96 @@ def _say(told: dict[str, Any], as_json: bool) -> None:
         print_json(told)
     else:
         say(f"{told['champion']} decides{'' if told['changed'] else ', as before'}")
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """The options of a loop that is replayed."""
+
+    drift: Annotated[str, typer.Option(help="What is injected where rows have no time: sudden, gradual, mix, outage or stable.")] = "sudden"
+    first: Annotated[float, typer.Option(help="The share of the rows that is the past, from which the first model is made.")] = 0.4
+    budget: Annotated[str | None, typer.Option(help="Seconds for each training, such as 10s; overrides the case.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the order, of splits and of training; overrides the case.")] = None
+    data: Rows = None
+
+
+@dataclass(frozen=True)
+class Living:
+    """The options of a loop beside a service that runs."""
+
+    live: Annotated[bool, typer.Option("--live", help="Review and change a running service from now on, in place of a replay.")] = False
+    url: Url = ""
+    reviews: Annotated[int, typer.Option(min=0, help="Stop after so many reviews; 0: when it is told to.")] = 0
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who answers for changes; asked on the terminal where stakes are high.")] = ""
+
+
+@grouped
+def loop(case: CaseArg, replaying: Replaying, living: Living, workspace: Workspace = HERE, as_json: Json = False) -> None:
+    """Close the loop: decide, await outcomes, review, retrain where it pays, and promote what the test says is better.
+
+    A case is replayed on its own rows, as if live, by a service of its own; the money is compared with never retraining, with retraining by
+    the calendar, and with an oracle. With --live and --url the same is done with a service that runs.
+    """
+    if living.live != bool(living.url):
+        got = "--url without --live" if living.url else "--live without --url"
+        raise CaseError(Problem("makegood loop", got, "both, or neither", "a replay has a service of its own"))
+    if living.live:
+        _live(case, living, workspace, as_json=as_json)
+        return
+    from makegood import pipeline
+    from makegood.loop import running
+    from makegood.report.summary import loop_text
+
+    changed = pipeline.override(case, budget=replaying.budget, seed=replaying.seed)
+    options = running.Options(drift=replaying.drift, first=replaying.first, seed=replaying.seed or 0, approve=_approve(living.by))
+    with Progress(as_json) as progress:
+        done = running.loop(changed, data=replaying.data, workspace=workspace, cache=cache(), options=options, progress=progress)
+    if as_json:
+        print_json(done.to_json())
+        return
+    say(loop_text(done.looping).rstrip())
+    for act in done.asked:
+        say(f"waits for a person: {act.verb} {act.model}: {act.why}")
+    print(done.page)
+
+
+def _approve(by: str) -> Any:
+    """Return who approves: whoever sits at the terminal, else nobody."""
+
+    def ask(act: Any) -> bool:
+        return bool(by) and sys.stdin.isatty() and typer.confirm(f"{act.verb} {act.model}? {act.why}", err=True)
+
+    return ask
+
+
+def _live(case: str, living: Living, workspace: Path, *, as_json: bool) -> None:
+    from makegood import pipeline
+    from makegood.loop import running
+    from makegood.stages.prepare import prepare_rows
+
+    loaded = pipeline.override(case)
+    left = living.reviews or -1
+
+    def wait(seconds: float) -> bool:
+        nonlocal left
+        left -= 1
+        if left:
+            time.sleep(seconds)
+        return left != 0
+
+    def told(turn: Any) -> None:
+        found = turn.review
+        say(f"{found.verdict}: {found.why}", as_json=as_json)
+        for event in turn.events:
+            say(f"  {event.kind}: {event.words}", as_json=as_json)
+        for act in turn.asked:
+            say(f"  waits for a person: {act.verb} {act.model}: {act.why}", as_json=as_json)
+        if as_json:
+            from makegood.report.summary import review_json
+
+            print_json(review_json(found) | {"events": [event.kind for event in turn.events]})
+
+    history = prepare_rows(loaded, None, cache()).table
+    with client(living.url) as service:
+        about = running.Live(service, loaded, history, wait, living.by or "loop", _approve(living.by))
+        running.live(case, about, workspace=workspace, told=told)

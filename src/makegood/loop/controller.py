@@ -27,11 +27,15 @@ RECOVERED = 0.5
 FEWEST = 400
 """Ticks since a promise began to break, below which a new model would learn the change from too few."""
 
+SOON = 150
+"""The same once the alarm is raised: then it is known that the champion is wrong, and little is better than nothing."""
+
 GROWN = 1.5
 """By how much the outcomes since the change must have grown before the same champion is retrained for once more."""
 
-MORE = 0.01
-"""What twice as many rows to learn from are expected to add to what the champion earns, where nothing else speaks for a new model."""
+UNNOTICED = 0.005
+"""The share of what the champion earns that a change is expected to take from it if nothing shows of it in its promise, as where it could
+earn more by now than it promises."""
 
 MOST = 2
 """Challengers that are scored beside the champion at once. Each must show the more evidence the more there are; a canary is alone."""
@@ -42,8 +46,9 @@ class Terms:
     """What a case declares of its loop; times in microseconds, money in the unit of the payoffs.
 
     `cost` of a training, and the `horizon_us` over which what it gains is counted; `mode` in which a challenger is tried and its `share`;
-    `holdback` of the disagreements that the old champion keeps for `guard_us`; `probability` of a false alarm; after a change of what
-    serves, nothing is trained for `rest_us`. In a case of `high_stakes` a person is asked before who decides changes.
+    `holdback` of the disagreements that the old champion keeps for `guard_us`; `probability` of a false alarm in `per_us`, in which one
+    change of the world is expected; after a change of what serves, nothing is trained for `rest_us`. In a case of `high_stakes` a person
+    is asked before who decides changes.
     """
 
     cost: float
@@ -54,6 +59,7 @@ class Terms:
     guard_us: int
     rest_us: int
     probability: float
+    per_us: int
     high_stakes: bool
 
     @classmethod
@@ -74,6 +80,7 @@ class Terms:
             guard_us=_us(feedback.promote.guard),
             rest_us=_us(case.data.outcome_delay + feedback.review),
             probability=feedback.false_alarm.probability,
+            per_us=_us(feedback.false_alarm.per),
             high_stakes=case.decision.high_stakes,
         )
 
@@ -101,16 +108,23 @@ class Act:
 class Memory:
     """What is remembered from review to review.
 
-    The last training `at`, for which `champion`, with how many `ticks` since the change and how many of its decisions `matured`; of how
-    many `rows` the last model was made (0: nobody knows); and whose alarms were `told`, as (model, test).
+    The last training `at`, for which `champion`, and with how many `ticks` since its promise broke (0: it was not for that); whose
+    alarms were `told`, as (model, test); and the champions that there `were`, the one that decides last.
     """
 
     at: int | None = None
     champion: str = ""
     ticks: int = 0
-    matured: int = 0
-    rows: int = 0
     told: frozenset[tuple[str, str]] = frozenset()
+    were: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A new model by name, and whether its own verdict is refuse."""
+
+    model: str
+    refused: bool = False
 
 
 def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Memory, tuple[Act, ...]]:
@@ -119,8 +133,10 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
     At most one of the acts changes who decides. What is asked of a person is asked again at every review until it is answered: the
     evidence of then counts.
     """
+    if memory.were[-1:] != (standing.champion,):
+        memory = replace(memory, were=(*memory.were, standing.champion))
     memory, alarms = _alarms(memory, review)
-    changes = _guarded(review, standing, terms) or _tried(review, standing, terms)
+    changes = _guarded(memory, review, standing, terms) or _tried(memory, review, standing, terms)
     if any(act.verb in ("promote", "rollback") for act in changes):
         return memory, (*alarms, *changes)
     leaving = {act.model for act in changes}
@@ -133,22 +149,23 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
     if again is None:
         return memory, (*alarms, *changes)
     ticks = since_turn(review.alarm)[1] if again.since is not None or review.alarm.raised else 0
-    memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks, matured=review.matured)
+    memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks)
     return memory, (*alarms, *changes, again)
 
 
-def entering(model: str, review: Review, standing: Standing, terms: Terms, refused: bool) -> tuple[Act, ...]:
+def entering(made: Entering, memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one that gains
-    least. One whose verdict is refuse, `refused`, is scored only: it may yet prove better than the champion, without any traffic.
+    least. One whose verdict is refuse is scored only: it may yet prove better than the champion, without any traffic.
     """
+    model, old = made.model, memory.were[-2] if len(memory.were) > 1 else ""
     gains = {challenge.model: challenge.gain.value for challenge in review.challenges if math.isfinite(challenge.gain.value)}
     room = 1 if terms.mode == "canary" else MOST
-    ranked = sorted(standing.entrants, key=lambda e: (gains.get(e.model, 0.0), e.since))
+    ranked = sorted((e for e in standing.entrants if e.model != old), key=lambda e: (gains.get(e.model, 0.0), e.since))
     worn = tuple(
         Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one gains the least of those on trial.")
         for e in ranked[: max(len(ranked) + 1 - room, 0)]
     )
-    if terms.mode == "canary" and not refused:
+    if terms.mode == "canary" and not made.refused:
         why = f"{model} decides on {terms.share:.0%} of the units: what is done decides which outcomes are seen."
         return (*worn, Act("canary", model, why, share=terms.share, asks=terms.high_stakes))
     why = f"{model} is scored beside the champion, and never acted on, until the test knows which is better."
@@ -171,31 +188,37 @@ def _alarms(memory: Memory, review: Review) -> tuple[Memory, tuple[Act, ...]]:
     return replace(memory, told=memory.told | {(review.model, test) for test, _ in new}), acts
 
 
-def _guarded(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
-    """Return a rollback where the old champion is shown to be better, or its release once the guard is over."""
-    before = standing.before
-    if before is None:
+def _guarded(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
+    """Return a rollback where the old champion is shown to be better, or its release once the guard is over.
+
+    It keeps a share of the disagreements where they were drawn, and else it is scored in the shadow of the new one.
+    """
+    old = standing.before
+    if old is None and len(memory.were) > 1:
+        old = next((e for e in standing.entrants if e.model == memory.were[-2]), None)
+    if old is None:
         return ()
     for challenge in review.challenges:
-        if challenge.model == before.model and challenge.decision == "rollback" and _shown(challenge):
-            return (Act("rollback", standing.champion, challenge.why, _evidence(challenge), asks=terms.high_stakes),)
+        if challenge.model == old.model and challenge.decision in ("rollback", "promote") and _shown(challenge):
+            return (Act("rollback", standing.champion, challenge.why, _evidence(challenge, review), asks=terms.high_stakes),)
     if review.at >= standing.since + terms.guard_us:
-        return (Act("release", before.model, "The guard is over, and nothing spoke for the old champion."),)
+        return (Act("release", old.model, "The guard is over, and nothing spoke for the old champion."),)
     return ()
 
 
-def _tried(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
+def _tried(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     """Return the promotion of a challenger that is shown to be better, or else the end of each trial that leads nowhere."""
     by_name = {challenge.model: challenge for challenge in review.challenges}
     over, better = list[Act](), list[tuple[float, Act]]()
-    for entrant in standing.entrants:
+    trials = [e for e in standing.entrants if e.model not in memory.were[-2:-1]]
+    for entrant in trials:
         challenge = by_name.get(entrant.model)
         if challenge is None:
             continue
         broken = [g for g in challenge.guardrails if g.held is False]
-        if challenge.decision == "promote" and _shown(challenge, len(standing.entrants)) and all(g.held for g in challenge.guardrails):
+        if challenge.decision == "promote" and _shown(challenge, len(trials)) and all(g.held for g in challenge.guardrails):
             low = challenge.gain.low if math.isfinite(challenge.gain.low) else challenge.gain.value
-            better.append((low, _promotion(challenge, entrant, terms)))
+            better.append((low, _promotion(challenge, entrant, review, terms)))
             continue
         if broken:
             over.append(Act("drop", entrant.model, "It breaks a guardrail: " + ", ".join(f"{g.name} {g.found}" for g in broken) + "."))
@@ -206,9 +229,9 @@ def _tried(review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     return (max(better, key=lambda found: found[0])[1], *over) if better else tuple(over)
 
 
-def _promotion(challenge: Challenge, entrant: Entrant, terms: Terms) -> Act:
+def _promotion(challenge: Challenge, entrant: Entrant, review: Review, terms: Terms) -> Act:
     held = terms.holdback if entrant.least is not None else None
-    return Act("promote", entrant.model, challenge.why, _evidence(challenge), share=held, asks=terms.high_stakes)
+    return Act("promote", entrant.model, challenge.why, _evidence(challenge, review), share=held, asks=terms.high_stakes)
 
 
 def _shown(challenge: Challenge, trials: int = 1) -> bool:
@@ -216,9 +239,10 @@ def _shown(challenge: Challenge, trials: int = 1) -> bool:
     return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit * trials > 0.0
 
 
-def _evidence(challenge: Challenge) -> dict[str, float | str]:
+def _evidence(challenge: Challenge, review: Review) -> dict[str, float | str]:
     """Return what the ledger keeps of a test."""
     said: dict[str, float | str] = {
+        "champion": review.model,
         "test": challenge.test,
         "design": challenge.design,
         "evidence": challenge.evidence,
@@ -238,7 +262,7 @@ def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) 
     """Return the retraining that is worth its cost now, if any is."""
     if review.at < standing.since + terms.rest_us or (terms.mode == "canary" and (standing.before is not None or standing.entrants)):
         return None
-    return _mending(memory, review, standing, terms) or _growing(memory, review, standing, terms)
+    return _mending(memory, review, standing, terms) or _looking(memory, review, standing, terms)
 
 
 def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
@@ -246,7 +270,7 @@ def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -
     began, ticks = since_turn(review.alarm)
     again = memory.champion == standing.champion and memory.ticks > 0  # for the same break
     gain = hoped(review, standing, terms)
-    if ticks < FEWEST or not gain > terms.cost:
+    if ticks < (SOON if review.alarm.raised else FEWEST) or not gain > terms.cost:
         return None
     if again and (ticks < GROWN * memory.ticks or review.at < (memory.at or 0) + terms.rest_us):
         return None
@@ -257,18 +281,20 @@ def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -
     return Act("retrain", standing.champion, why, since=began)
 
 
-def _growing(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
-    """Return a retraining since there are twice as many rows to learn from as the last model had."""
-    come = review.matured - (memory.matured if memory.champion == standing.champion else 0)
+def _looking(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
+    """Return a retraining since the world may have changed in a way that no promise shows; only the longer ago the last one was."""
+    waited = review.at - (standing.since if memory.at is None else memory.at)
     spent = review.at - standing.since
-    if not (memory.rows and come >= memory.rows and spent > 0 and not standing.entrants):
+    if not (spent > 0 and review.matured >= FEWEST and waited >= terms.rest_us):
         return None
-    gain = MORE * review.realised.value * review.n / spent * terms.horizon_us
+    chance = min(waited / terms.per_us, 1.0)
+    gain = chance * UNNOTICED * review.realised.value * review.n / spent * terms.horizon_us
     if not gain > terms.cost:
         return None
     why = (
-        f"There are twice as many rows to learn from as the last model had. If that adds {MORE:.0%} to what is earned, it is "
-        f"{gain:,.4g} {review.unit} over the {terms.horizon_us / 86400e6:,.0f} days for which it counts; it costs {terms.cost:,.4g}."
+        f"The promise is kept, but nobody has looked for {waited / 86400e6:,.0f} days whether a new model would earn more. With one "
+        f"change in {terms.per_us / 86400e6:,.0f} days, and {UNNOTICED:.1%} of what is earned at stake, that is worth "
+        f"{gain:,.4g} {review.unit}; it costs {terms.cost:,.4g}."
     )
     return Act("retrain", standing.champion, why)
 

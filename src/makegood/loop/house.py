@@ -6,7 +6,7 @@ Two houses keep the same rules: `inside` decides in this process, which is fast,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from makegood.errors import DataError, Refused
@@ -83,10 +83,21 @@ class Turn:
     asked: tuple[Act, ...] = ()
 
 
-def turn(house: House, memory: Memory, terms: Terms, now: int, approve: Approve) -> Turn:
+@dataclass(frozen=True)
+class Manner:
+    """How a loop is gone through: its `terms`, who approves, and whether a review that leads to something is `thorough`."""
+
+    terms: Terms
+    approve: Approve
+    thorough: bool = False
+
+
+def turn(house: House, memory: Memory, manner: Manner, now: int) -> Turn:
     """Review once and do what follows. What a person refuses, or has not answered, is left undone and asked again next time."""
-    review = house.review(now)
+    terms, review = manner.terms, house.review(now)
     memory, acts = controller.step(memory, review, house.standing(), terms)
+    if manner.thorough and any(act.verb in ("alarm", "promote", "rollback") for act in acts):
+        review = house.review(now, thorough=True)
     events, trained, asked = list[Event](), list[Retrained](), list[Act]()
     for act in acts:
         if act.verb == "retrain":
@@ -97,16 +108,16 @@ def turn(house: House, memory: Memory, terms: Terms, now: int, approve: Approve)
                 continue
             trained.append(made)
             events.append(Event(now, "retrained", f"{made.name}: {act.why} {made.words}"))
-            refused = made.verdict == "refuse"
-            memory = replace(memory, rows=made.rows)
-            follow = controller.entering(made.name, review, house.standing(), terms, refused)
+            new = controller.Entering(made.name, made.verdict == "refuse")
+            follow = controller.entering(new, memory, review, house.standing(), terms)
         else:
             follow = (act,)
         for each in follow:
-            if each.asks and not approve(each):
+            if each.asks and not manner.approve(each):
                 asked.append(each)
                 continue
             house.act(each, now)
             if each.verb in KINDS:
-                events.append(Event(now, KINDS[each.verb], each.why if each.verb == "alarm" else f"{each.model}: {each.why}"))
+                named = each.verb == "alarm" or each.why.startswith(each.model)
+                events.append(Event(now, KINDS[each.verb], each.why if named else f"{each.model}: {each.why}"))
     return Turn(review, memory, tuple(events), tuple(trained), tuple(asked))

@@ -68,6 +68,7 @@ class Inside:
         self._chances = np.zeros((n, len(options)))
         self._shadowed: dict[str, Shadowed] = {}
         self._standing = Standing(first.id, tape.start)
+        self._line = [first.id]
         self._canary: Canary | None = None
         self._salt = 0
         self._since: dict[str, int | None] = {first.id: None}  # from when on the rows were that each model learnt from
@@ -194,19 +195,22 @@ class Inside:
                 self._standing = Standing(standing.champion, standing.since, (*others, entrant), standing.before)
             case "promote":
                 self._canary = None
-                least = self._drawn(standing.champion, act.share) if act.share else None
-                self._standing = Standing(act.model, now, others, Entrant(standing.champion, now, least))
+                self._line.append(act.model)
+                if act.share:
+                    before = Entrant(standing.champion, now, self._drawn(standing.champion, act.share))
+                    self._standing = Standing(act.model, now, others, before)
+                else:  # nothing is left to chance: it is scored in the shadow of the new one
+                    self._standing = Standing(act.model, now, (*others, Entrant(standing.champion, now)))
             case "rollback":
-                if standing.before is None:
+                if len(self._line) < 2:
                     raise CaseError(Problem("rollback", act.model, "a champion before this one", "promote another"))
+                self._line.pop()
                 self._canary = None
-                self._standing = Standing(standing.before.model, now)
-            case "drop":
+                self._standing = Standing(self._line[-1], now)
+            case "drop" | "release":
                 self._freed(act.model)
-                self._standing = Standing(standing.champion, standing.since, others, standing.before)
-            case "release":
-                self._freed(act.model)
-                self._standing = Standing(standing.champion, standing.since, standing.entrants)
+                kept = None if standing.before is None or standing.before.model == act.model else standing.before
+                self._standing = Standing(standing.champion, standing.since, others, kept)
             case "alarm" | "retrain":
                 pass
 

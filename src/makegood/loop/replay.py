@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from makegood.loop.controller import Act, Memory, Terms
-from makegood.loop.house import Approve, Playing, Retrained, turn
+from makegood.loop.controller import Act, Memory
+from makegood.loop.house import Manner, Playing, Retrained, turn
 from makegood.loop.tape import Tape
 from makegood.monitoring.review import Review
 from makegood.report.looped import Event
@@ -44,9 +44,9 @@ def edges(tape: Tape, every_us: int) -> list[int]:
     return list(range(tape.start + every_us, int(tape.at[-1]) + every_us + 1, every_us))
 
 
-def play(tape: Tape, house: Playing, terms: Terms, approve: Approve = nobody, progress: Progress = silent) -> Played:
+def play(tape: Tape, house: Playing, manner: Manner, progress: Progress = silent) -> Played:
     """Play a tape to a house and do what its reviews lead to; after the last row a last review looks, and changes nothing."""
-    memory, asked = Memory(rows=tape.history.num_rows), tuple[Act, ...]()
+    memory, asked = Memory(), tuple[Act, ...]()
     events, reviews, trained = list[Event](), list[Review](), list[tuple[int, Retrained]]()
     seconds = {"decide": 0.0, "review": 0.0, "retrain": 0.0}
     begin = 0
@@ -59,7 +59,7 @@ def play(tape: Tape, house: Playing, terms: Terms, approve: Approve = nobody, pr
         begin, began = end, time.perf_counter()
         if end == len(tape):
             break
-        done = turn(house, memory, terms, now, approve)
+        done = turn(house, memory, manner, now)
         memory, asked = done.memory, done.asked
         reviews.append(done.review)
         events += done.events
@@ -70,6 +70,6 @@ def play(tape: Tape, house: Playing, terms: Terms, approve: Approve = nobody, pr
         progress(f"{len(reviews)} reviews", end / len(tape))
     began = time.perf_counter()
     house.tell(tape.end)
-    reviews.append(house.review(tape.end))
+    reviews.append(house.review(tape.end, thorough=manner.thorough))
     seconds["review"] += time.perf_counter() - began
     return Played(tuple(events), tuple(reviews), tuple(trained), asked, seconds)

@@ -7,10 +7,12 @@ made anew with these rows too.
 
 from __future__ import annotations
 
+import base64
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,8 @@ from makegood.stages.prepare import prepare_rows
 
 FEWEST = 400
 """Rows since a change, below which a model of them alone is not tried."""
+
+_FEW = "The rows since the change are too few to learn from alone."
 
 HELD = 0.3
 """The share of the rows since the change, the latest, on which the two are compared."""
@@ -71,7 +75,8 @@ def table(case: Case, history: pa.Table, log: Log, rows: Ints) -> pa.Table:
             columns[field.name] = _typed([f"unit {code}" for code in log.entity[rows].tolist()], field.type)
         else:
             columns[field.name] = pa.nulls(len(rows), field.type)
-    return pa.concat_tables([history, pa.table(columns, schema=pa.schema([pa.field(f.name, f.type) for f in history.schema]))])
+    schema = pa.schema(list(history.schema))  # with what fields say of themselves, such as the shape of pictures
+    return pa.concat_tables([history.cast(schema), pa.table(columns, schema=schema)])
 
 
 def _moment(kind: pa.DataType) -> pa.DataType:
@@ -79,8 +84,11 @@ def _moment(kind: pa.DataType) -> pa.DataType:
     return pa.timestamp("us", tz=kind.tz) if pa.types.is_timestamp(kind) else pa.timestamp("us")
 
 
-def _typed(values: object, kind: pa.DataType) -> pa.Array:
-    """Return values of a log, which may have come as JSON, as a column of a table; NaN is null."""
+def _typed(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return values of a log, which may have come as JSON, as a column of a table; NaN is null, and a picture may be in base64."""
+    if pa.types.is_binary(kind):
+        cells = values.tolist() if isinstance(values, np.ndarray) else list(values)
+        return pa.array([base64.b64decode(cell) if isinstance(cell, str) else cell for cell in cells], kind)
     made = pa.array(values, from_pandas=True)
     return made if made.type == kind else made.cast(kind, safe=False)
 
@@ -131,15 +139,24 @@ def retrain(past: Past, now: int, workspace: Path | None, *, plain: bool = False
     case, log = past.case, past.log
     rows = learnable(log, now, round(case.data.outcome_delay * 1e6))
     every = table(case, past.history, log, rows)
-    since, words = None, f"Made of {every.num_rows:,} rows."
+    words = f"Made of {every.num_rows:,} rows."
     cut = None if plain else changed(past, rows)
     if cut is not None and case.data.time is not None:
         fresh, why = _contest(case, every, cut)
-        if fresh is not None:
-            every, since = fresh, cut
-        words = f"Made of {every.num_rows:,} rows. {why}".rstrip()
-    made = learnt(case, every) if workspace is None else models.load(_bundle(pipeline.run(case, data=every, workspace=workspace)))
-    return Retrained(made.id, every.num_rows, since, made.verdict, words, time.perf_counter() - began), made
+        try:
+            if fresh is not None:
+                made = _made(case, fresh, workspace)
+                said = f"Made of {fresh.num_rows:,} rows. {why}"
+                return Retrained(made.id, fresh.num_rows, cut, made.verdict, said, time.perf_counter() - began), made
+        except DataError:
+            why = _FEW
+        words = f"{words} {why}".rstrip()
+    made = _made(case, every, workspace)
+    return Retrained(made.id, every.num_rows, None, made.verdict, words, time.perf_counter() - began), made
+
+
+def _made(case: Case, rows: pa.Table, workspace: Path | None) -> models.Model:
+    return learnt(case, rows) if workspace is None else models.load(_bundle(pipeline.run(case, data=rows, workspace=workspace)))
 
 
 def learnt(case: Case, rows: pa.Table) -> models.Model:
@@ -175,12 +192,13 @@ def _contest(case: Case, every: pa.Table, cut: int) -> tuple[pa.Table | None, st
     held = every.filter(pa.array(at >= start))
     if (late & before).sum() < FEWEST:
         return None, ""
+    told = case.model_copy(update={"data": case.data.model_copy(update={"outcome_delay": 0.0})})  # all of it is known by now
     earned = []
     for part in (before, late & before):
         try:
-            earned.append(_earned(learnt(case, every.filter(pa.array(part))), held, case.data.outcome))
+            earned.append(_earned(learnt(told, every.filter(pa.array(part))), held, case.data.outcome))
         except DataError:
-            return None, "The rows since the change are too few to learn from alone."
+            return None, _FEW
     apart = earned[1] - earned[0]
     gain, unit = float(apart.mean()), case.decision.unit
     if gain > float(apart.std()) / np.sqrt(len(apart)):  # within one standard error the larger table is the safer choice
@@ -188,7 +206,8 @@ def _contest(case: Case, every: pa.Table, cut: int) -> tuple[pa.Table | None, st
             f"The {int(late.sum()):,} rows since the change teach more than all: {gain:.3g} {unit} a decision on the latest rows, held out."
         )
         return every.filter(pa.array(late)), words
-    return None, f"The rows from before the change help: {-gain:.3g} {unit} a decision on the latest rows, held out."
+    words = "The rows since the change alone are not shown to teach more than all"
+    return None, f"{words}: {gain:.3g} {unit} a decision on the latest rows, held out."
 
 
 def _earned(made: models.Model, held: pa.Table, outcome: str) -> Floats:

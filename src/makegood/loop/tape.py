@@ -17,11 +17,15 @@ from makegood.data.prepare import raw_columns
 from makegood.errors import CaseError, DataError, Problem
 from makegood.model import Raw
 from makegood.monitoring.maturity import NEVER
-from makegood.streams.injected import INJECTED, Timing, inject
+from makegood.report import png
+from makegood.streams.injected import INJECTED, SHAPE, Timing, inject
 from makegood.streams.truth import Stream
 
 FIRST = 0.4
 """The share of a real table that is the past, from which the first model is made."""
+
+CHANGE = 0.3
+"""After which share of the rows that are decided on a drift is injected."""
 
 DAILY = Timing()
 """How the rows of a table without time are said to have come."""
@@ -108,7 +112,7 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
     """Return a real table as a tape: its first share is the past, and outcomes are known a delay after their decision.
 
     Where the case has a time the rows come at their own times and nothing is changed. Else they come in a seeded order at given times, with
-    a `drift` injected in the middle of what is to be decided (one of `streams.injected.INJECTED`), and the case is given that time. Raises
+    a `drift` (one of `streams.injected.INJECTED`) injected after some of what is to be decided, and the case is given that time. Raises
     `CaseError` and `DataError`.
     """
     if not 0.0 < first < 1.0:
@@ -122,8 +126,10 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
     if case.data.time is None:
         if drift not in INJECTED:
             raise CaseError(Problem("drift", drift, f"one of {', '.join(INJECTED)}", "write sudden, say"))
-        changed = past + (table.num_rows - past) // 2
-        table, injected = inject(table, drift, changed, seed, outcome=outcome, timing=timing)
+        changed = past + int(CHANGE * (table.num_rows - past))
+        table, words = inject(table, drift, changed, seed, outcome=outcome, timing=timing)
+        said = words.removeprefix("Injected: ")
+        injected = said[:1].upper() + said[1:]
         time = table.column_names[0]
         case = timed(case, time)
     time = case.data.time or ""
@@ -133,6 +139,7 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
     if min(past, len(at) - past) < FEWEST:
         got = f"{past} and {len(at) - past} rows before and after the start"
         raise DataError(Problem("the replay", got, f"at least {FEWEST} of each", "bring more rows, or move the start"))
+    case, table = pictured(case, table)
     delay_us = round(case.data.outcome_delay * 1e6)
     start = int(at[past])
     known: Bools = at + delay_us <= start
@@ -150,6 +157,23 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
         changed_at=() if changed is None or drift == "stable" else (int(at[changed]),),
         injected=injected,
     )
+
+
+def pictured(case: Case, table: pa.Table) -> tuple[Case, pa.Table]:
+    """Return a case and its table with pictures as PNG files in place of bare pixels: so they are sent, and so they are learnt from."""
+    for i, field in enumerate(table.schema):
+        said = (field.metadata or {}).get(SHAPE)
+        if said is None:
+            continue
+        height, width, channels = map(int, said.split(b","))
+        pixels = (None if cell is None else np.frombuffer(cell, np.uint8).reshape(height, width, channels) for cell in table[i].to_pylist())
+        files = pa.array([None if cell is None else png.encode(cell) for cell in pixels], pa.binary())
+        table = table.set_column(i, field.name, files)
+        image = case.data.image
+        shape = {"size": list(image.size or (height, width)), "channels": image.channels or channels}
+        told = case.to_json()
+        case = Case.of({**told, "data": {**told["data"], "image": shape}}, folder=case.folder)
+    return case, table
 
 
 def timed(case: Case, name: str) -> Case:

@@ -363,7 +363,7 @@ class Rollouts:
                 change.share,
                 change.why,
                 forced=change.force and (refused or (change.verb == "promote" and bool(self._unproven(change)))),
-                evidence=dict(change.evidence),
+                evidence={fact: x if isinstance(x, str | int) else float(x) for fact, x in change.evidence.items()},  # NumPy's are no JSON
                 explore=None if change.explore is None else change.explore.to_json(),
                 holdback=change.holdback,
             )

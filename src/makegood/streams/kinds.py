@@ -19,7 +19,7 @@ PER_DAY = 20
 """How many rows come in a day."""
 
 SILENCE = 0.1  # for how long no outcome comes in an outage, as a share of the rows
-ONLINE, DEARER, RECORDED = (0.01, 0.6), 1.5, 0.2
+ONLINE, DEARER, RECORDED = (0.01, 0.7), 1.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ _KINDS = {
         lasting=RAMP,
     ),
     "mix": _Kind(
-        "Online applications, once three in a hundred, become more than half. Default depends on a row as ever, but among them on "
-        "other things than elsewhere, which few rows of the past show.",
+        "Online applications, once one in a hundred, become seven in ten. Default depends on a row as ever, but among them on other "
+        "things than elsewhere, which few rows of the past show.",
         online=True,
     ),
     "price": _Kind(

@@ -149,10 +149,10 @@ _WEIGHTS = {  # what a part adds to the log odds of a default: as it used to be,
     "broker": (0.3, 0.9),
     "south": (0.3, -0.5),
     "east": (-0.4, 0.7),
-    "online": (0.8, 0.8),  # thin files: the score tells little there, other parts much
-    "score online": (1.9, 0.1),
-    "utilisation online": (0.8, 0.1),
-    "enquiries online": (0.6, 0.1),
+    "online": (1.2, 1.2),  # thin files: the score tells little there, other parts much
+    "score online": (2.4, 0.1),
+    "utilisation online": (1.4, 0.1),
+    "enquiries online": (0.9, 0.1),
     "dear": (0.7, 0.7),  # a dear loan is taken by those who have no other choice, and is harder to pay back
     "dear burden": (0.7, 0.7),
 }
