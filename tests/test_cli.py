@@ -183,19 +183,19 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
         (("run", "CASE", "--budget", "0"), "error: --budget: got '0'; expected more than no time"),
         (("report", "nothing"), "got 'nothing'; expected a case that was run; makegood run nothing"),
         (
-            ("review", "--port", "1"),
-            "error: makegood review; expected a later version: promised against realised is not built yet; see ROADMAP.md",
+            ("optimise", "--port", "1"),
+            "error: makegood optimise; expected a later version: the optimise stage is not built yet; see ROADMAP.md",
         ),
     ],
 )
 def test_wrong_input_leaves_2_with_a_message(makegood: Shell, case: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    place = () if words[0] == "review" else ("--workspace", tmp_path)
+    place = () if words[0] == "optimise" else ("--workspace", tmp_path)
     code, out, err = makegood(*(case if w == "CASE" else w for w in words), *place)
     assert (code, out) == (2, "")
     assert message in err
     code, out, err = makegood(*(case if w == "CASE" else w for w in words), *place, "--json")
     assert code == 2
-    if words[0] != "review":
+    if words[0] != "optimise":
         assert json.loads(out)["error"] == "CaseError"
     assert message in err
 

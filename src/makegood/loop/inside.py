@@ -44,7 +44,8 @@ def draws(unit: Ints, salt: int) -> Floats:
     >>> bool((drawn == draws(np.arange(100_000), salt=3)).all()), round(float(drawn.mean()), 2)
     (True, 0.5)
     """
-    x = (unit.astype(np.uint64) + np.uint64(salt) * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0x9E3779B97F4A7C15)
+    shift = np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
+    x = (unit.astype(np.uint64) + shift) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)

@@ -170,13 +170,15 @@ class Live:
     approve: Approve = nobody
 
 
-def live(named: str, about: Live, *, workspace: Path | str = HERE, told: Callable[[Turn], None] = lambda turn: None) -> Memory:
+def live(
+    named: str, about: Live, *, workspace: Path | str = HERE, ledger: str = "", told: Callable[[Turn], None] = lambda turn: None
+) -> Memory:
     """Review a running service every `feedback.review` and do what follows, until `about.wait` says that it is enough.
 
     Decisions and outcomes come from whoever asks the service. Returns what is remembered, after the last review. Raises `CaseError`
     where nothing is served, `LedgerError` where its ledger cannot be read, `ServiceError` where it refuses a change.
     """
-    place = reviewing.placed(named, workspace)
+    place = reviewing.placed(named, workspace, ledger)
     house = Served(place, about.client, About(about.case, about.history, about.by))
     manner, memory = Manner(Terms.of(about.case), about.approve, thorough=True), Memory()
     while True:

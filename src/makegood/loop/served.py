@@ -111,6 +111,7 @@ class Served:
             case "canary":
                 self.client.canary(act.model, act.share, by=by, why=why)
             case "promote":
+                self._evident(act)
                 old = self.standing().champion
                 self.client.promote(
                     act.model, by=by, why=why, force=self._refused(act.model), evidence=dict(act.evidence), holdback=act.share
@@ -125,6 +126,12 @@ class Served:
                 self._alarm(act)
             case "retrain":
                 pass
+
+    def _evident(self, act: Act) -> None:
+        """Raise `Refused` without evidence: to force in a model whose verdict is refuse would do without it too."""
+        found, limit = (float(act.evidence.get(name, np.nan)) for name in ("evidence", "limit"))
+        if not found >= limit:
+            raise Refused(Problem(act.model, f"evidence {found:.6g} of {limit:.6g}", "evidence that it earns more", "wait for its test"))
 
     def _alarm(self, act: Act) -> None:
         said: dict[str, Any] = {
@@ -258,8 +265,8 @@ def replaying(place: Place, at: int, environment: Mapping[str, str] | None = Non
             text=True,
             env=None if environment is None else dict(environment),
         )
+        assert process.stdout is not None, "it was asked for"
         try:
-            assert process.stdout is not None, "it was asked for"
             said = process.stdout.readline()
             if not said:
                 process.wait(PATIENCE_S)
@@ -273,3 +280,4 @@ def replaying(place: Place, at: int, environment: Mapping[str, str] | None = Non
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdout.close()

@@ -12,13 +12,20 @@ from makegood.report.keeping import name, short
 from makegood.report.markup import Markup, join, tag
 from makegood.report.money import Section, mark
 
-_DECISIONS = {"promote": "Promote", "wait": "Wait", "drop": "Drop", "failed": "The test failed"}
+_DECISIONS = {
+    "promote": "Promote",
+    "wait": "Wait",
+    "drop": "Drop",
+    "failed": "The test failed",
+    "rollback": "Roll back to it",
+    "keep": "Not better",
+}
 _DESIGNS = {
     "paired": "in shadow, on the same revealed rows, with no traffic at risk",
     "disagreement": "randomised where the two differ, weighted by the chances logged",
 }
 _TESTS = {"betting": "betting test: valid whenever it is looked at", "asymptotic": "asymptotic test: its error is not exactly as stated"}
-_TONES: dict[str, Tone] = {"promote": "good", "drop": "bad", "failed": "bad"}
+_TONES: dict[str, Tone] = {"promote": "good", "drop": "bad", "failed": "bad", "rollback": "bad"}
 _WIDEST = 8  # an early interval more than so many times as wide as the last would flatten all that came after
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from makegood.contracts import Floats, Ints
 from makegood.model import Model
-from makegood.monitoring import experiments, guardrails, logged
+from makegood.monitoring import experiments, guardrails, logged, planning
 from makegood.monitoring.experiments import Terms, Trial
 from makegood.monitoring.maturity import Outcomes
 from makegood.monitoring.review import Challenge, Guardrail, Ratio, Worth
@@ -21,23 +22,32 @@ _TIMED = 200  # decisions of each bundle that are timed, one by one
 
 def challenges(facts: Facts) -> tuple[Challenge, ...]:
     """Return how each bundle on trial stands against the champion, and the champion against the one before it while that is guarded."""
-    found = [_challenge(facts, entrant) for entrant in facts.standing.entrants]
+    found = _together([_challenge(facts, entrant) for entrant in facts.standing.entrants], 1.0 - facts.terms.promote.confidence)
     before = facts.standing.before
     if before is not None:
-        trial = _drawn(facts, before, mine=facts.standing.champion)
+        trial, _ = _drawn(facts, before, mine=facts.standing.champion)
         found.append(experiments.rollback(trial, _terms(facts, before), facts.now, before.model))
     return tuple(found)
+
+
+def _together(found: list[Challenge], alpha: float) -> list[Challenge]:
+    """Return the challenges, of which those wait that are not better once it is reckoned with that several are tried (e-BH)."""
+    better = planning.together([c.evidence for c in found], alpha)
+    why = f" But {len(found)} are on trial at once, and of the best of several more is asked."
+    return [
+        replace(c, decision="wait", why=c.why + why) if c.decision == "promote" and not enough else c
+        for c, enough in zip(found, better.tolist(), strict=True)
+    ]
 
 
 def _challenge(facts: Facts, entrant: Entrant) -> Challenge:
     """Return the test of a bundle on trial: paired where outcomes tell of both actions, or it only shadows; else by what was drawn."""
     model = facts.model(entrant.model)
     told = bool(pricing.reveals(facts.log, model).all()) and not pricing.affected(model)
-    trial = _paired(facts, entrant) if told or entrant.least is None else _drawn(facts, entrant, mine=entrant.model)
+    trial, rows = _paired(facts, entrant) if told or entrant.least is None else _drawn(facts, entrant, mine=entrant.model)
     terms = _terms(facts, entrant)
-    log, seconds = facts.log, (facts.now - entrant.since) / 1e6
-    left = len(trial) / max(seconds, 1.0) * facts.terms.retrain.horizon
-    rails = tuple(_guardrails(facts, entrant, trial, terms)) if len(log) else ()
+    left = len(trial) / max((facts.now - entrant.since) / 1e6, 1.0) * facts.terms.retrain.horizon
+    rails = tuple(_guardrails(facts, entrant, (trial, rows), terms)) if len(rows) else ()
     return experiments.challenge(trial, terms, facts.now, entrant.model, guardrails=rails, left=left)
 
 
@@ -62,8 +72,8 @@ def _in_trial(facts: Facts, entrant: Entrant) -> Ints:
     return np.flatnonzero(took & (facts.log.at >= entrant.since) & (facts.log.decided >= 0))
 
 
-def _paired(facts: Facts, entrant: Entrant) -> Trial:
-    """Return the trial in which both actions of each row are compared under its outcome."""
+def _paired(facts: Facts, entrant: Entrant) -> tuple[Trial, Ints]:
+    """Return the trial in which both actions of each row are compared under its outcome, and its decisions."""
     log, model = facts.log, facts.model(entrant.model)
     rows = _in_trial(facts, entrant)
     theirs, mine = (_choice(facts, rows, name) for name in (entrant.model, facts.standing.champion))
@@ -80,10 +90,9 @@ def _paired(facts: Facts, entrant: Entrant) -> Trial:
     done = log.done[rows]
     revealed = (done >= 0) & pricing.reveals(log, model)[np.maximum(done, 0)]
     paid = np.where(differs & ~revealed, np.nan, paid)
-    return experiments.paired(
-        Outcomes(log.at[rows], log.entity[rows], np.zeros(len(rows)), paid, log.known_at[rows], revealed, np.maximum(done, 0), worst),
-        differs,
-    )
+    nothing = np.zeros(len(rows))
+    outcomes = Outcomes(log.at[rows], log.entity[rows], nothing, paid, log.known_at[rows], revealed, np.maximum(done, 0), worst)
+    return experiments.paired(outcomes, differs), rows
 
 
 def _choice(facts: Facts, rows: Ints, name: str) -> Ints:
@@ -94,22 +103,21 @@ def _choice(facts: Facts, rows: Ints, name: str) -> Ints:
     return np.where(log.model[rows] == place, log.decided[rows], beside)
 
 
-def _drawn(facts: Facts, entrant: Entrant, *, mine: str) -> Trial:
-    """Return the trial in which it was drawn who acts where the two differ; `mine` is the one whose gain is asked for."""
+def _drawn(facts: Facts, entrant: Entrant, *, mine: str) -> tuple[Trial, Ints]:
+    """Return the trial in which it was drawn who acts where the two differ, and its decisions; `mine` is whose gain is asked for."""
     rows = _in_trial(facts, entrant)
     chance = facts.log.chances[rows, facts.log.decided[rows]]
-    return experiments.weighted(facts.firsts.take(rows), chance < 1.0, facts.of(mine)[rows], chance)
+    return experiments.weighted(facts.firsts.take(rows), chance < 1.0, facts.of(mine)[rows], chance), rows
 
 
 # ---------------------------------------------------------------------------------------------------------------- guardrails
 
 
-def _guardrails(facts: Facts, entrant: Entrant, trial: Trial, terms: Terms) -> Sequence[Guardrail]:
-    """Return what the case declares that a challenger must not worsen."""
-    asked, found = facts.terms.promote, list[Guardrail]()
+def _guardrails(facts: Facts, entrant: Entrant, tried: tuple[Trial, Ints], terms: Terms) -> Sequence[Guardrail]:
+    """Return what the case declares that a challenger must not worsen, in a trial and its decisions."""
+    (trial, rows), asked, found = tried, facts.terms.promote, list[Guardrail]()
     if asked.harm is not None:
         found.append(guardrails.harm(trial, terms, facts.now, asked.harm))
-    rows = _in_trial(facts, entrant)
     readable = rows[facts.log.readable[rows]]
     if asked.latency is not None and len(readable):
         timed = [_seconds(facts, facts.model(name), readable[-_TIMED:]) for name in (facts.standing.champion, entrant.model)]
