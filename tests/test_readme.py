@@ -54,12 +54,13 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     loans(3000, seed=1).to_csv(tmp_path / "loans.csv", index=False)
     loans(200, seed=2).drop(columns="defaulted").to_csv(tmp_path / "applicants.csv", index=False)
     environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
     blocks = list(BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert [block["language"] for block in blocks] == ["bash", "yaml", "bash", "bash", "python"]
+    assert [block["language"] for block in blocks] == ["bash", "yaml", "bash", "bash", "bash", "python"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])  # the printed one may be another's here
     said: list[str] = []
@@ -77,6 +78,11 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     assert (answer["id"], answer["model"]) == ("loan-1", ready["champion"])
     assert (told["promised"], told["realised"]) == (answer["promise"], receipt["realised"])
     assert "\nwhole\n" in said[2]
+    review, loop = (Path(line) for line in said[3].splitlines() if line.endswith(".html"))
+    assert "WAIT" in said[3]  # nothing is due yet
+    assert review.is_file()
+    assert [word for word in ("alarm  ", "retrained  ", "promoted  ", "over never") if word not in said[3]] == []
+    assert "Closing the loop earned" in loop.read_text(encoding="utf-8")
     decisions = pd.read_csv(tmp_path / "decisions.csv")
     assert len(decisions) == 200
     assert set(decisions["action"]) == {"approve", "decline"}

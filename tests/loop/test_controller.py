@@ -210,6 +210,18 @@ def test_a_canary_takes_its_share_and_is_asked_for_where_stakes_are_high() -> No
     assert verbs(entering(Entering("c", refused=True), FIRST, review(), champion(), drawn)) == ["shadow"]
 
 
+def test_where_a_promise_is_shown_to_be_broken_half_of_the_units_are_spared_the_wait() -> None:
+    broken = review(promise=alarm(evidence=8e5, raised=True))
+    (act,) = entering(Entering("c"), FIRST, broken, champion(), TERMS)
+    assert (act.verb, act.share, act.asks) == ("canary", 0.5, False)
+    assert "shown to break its promise" in act.why
+    drawn = champion((Entrant("b", 0, 0.5),))
+    assert verbs(entering(Entering("c"), FIRST, broken, drawn, TERMS)) == ["shadow"], "one canary at a time"
+    assert verbs(entering(Entering("c"), FIRST, broken, champion(before=Entrant("b", 0, 0.1)), TERMS)) == ["shadow"]
+    assert verbs(entering(Entering("c", refused=True), FIRST, broken, champion(), TERMS)) == ["shadow"]
+    assert verbs(entering(Entering("c"), FIRST, broken, champion(), replace(TERMS, high_stakes=True))) == ["shadow"]
+
+
 def test_a_challenger_is_promoted_on_evidence_whose_guardrails_hold() -> None:
     found = review(challenges=(challenge(decision="promote", evidence=25.0, held=(True, True)),))
     _, (act,) = step(Memory(), found, champion((Entrant("b", 0),)), TERMS)

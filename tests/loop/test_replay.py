@@ -78,10 +78,10 @@ def test_a_broken_promise_is_told_retrained_for_and_tried() -> None:
     broken = reviewed(promise=alarm(evidence=8e5, raised=True))
     house = Said(broken, Standing("a", 0))
     done = turn(house, Memory(), manner(), 100 * DAY)
-    assert [(e.kind, e.at) for e in done.events] == [("alarm", 100 * DAY), ("retrained", 100 * DAY), ("shadow", 100 * DAY)]
+    assert [(e.kind, e.at) for e in done.events] == [("alarm", 100 * DAY), ("retrained", 100 * DAY), ("canary", 100 * DAY)]
     assert done.events[1].words.startswith("loans@new: Decisions pay less than promised")
     assert done.events[1].words.endswith("Made of 900 rows.")
-    assert [act.verb for act in house.done] == ["alarm", "shadow"]
+    assert [act.verb for act in house.done] == ["alarm", "canary"]
     assert done.trained[0].name == "loans@new"
     assert house.looks == [False]
     assert turn(house, done.memory, manner(), 107 * DAY).events == ()

@@ -38,7 +38,7 @@ def test_a_loop_ends_with_the_money_of_each_arm_and_a_page(served: bool, tmp_pat
 
 def test_a_real_table_is_looped_with_drift_that_its_page_tells_of(tmp_path: Path) -> None:
     case = Case.parse(LOANS.replace("train:", "feedback: {review: 3d, tolerance: 20}\ntrain:"))
-    done = loop(case, data=pa.Table.from_pandas(loans(5000)), workspace=tmp_path, options=Options(served=False, compare=False))
+    done = loop(case, data=pa.Table.from_pandas(loans(3500)), workspace=tmp_path, options=Options(served=False, compare=False))
     assert set(done.looping.money) == {ARM}
     assert done.looping.injected.startswith("The rows have no time")
     assert "injected" in done.page.read_text(encoding="utf-8").lower()
@@ -46,9 +46,8 @@ def test_a_real_table_is_looped_with_drift_that_its_page_tells_of(tmp_path: Path
 
 
 def test_a_first_model_that_is_worth_nothing_begins_no_loop(tmp_path: Path) -> None:
-    frame = loans(700)
     with pytest.raises(Refused, match="the first model: got 'verdict refuse'"):
-        loop(Case.parse(LOANS), data=pa.Table.from_pandas(frame), workspace=tmp_path, options=Options(served=False))
+        of_tape(small(n=700), workspace=tmp_path, options=Options(served=False))
 
 
 def test_images_in_files_are_refused_by_name(tmp_path: Path) -> None:

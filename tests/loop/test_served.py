@@ -114,7 +114,12 @@ def test_what_serves_is_changed_over_http_and_the_ledger_says_why(here: Here) ->
     assert any(p.get("why") == "it earns more" for p in said)
     house.act(Act("rollback", made.name, "it earns less", {**evidence, "champion": made.name}), now)
     assert house.standing().champion == champion
-    house.act(Act("canary", made.name, "it is drawn", share=0.4), now)
+    if made.verdict == "refuse":  # the controller gives it no traffic; a person may
+        with pytest.raises(ServiceError, match="the verdict on"):
+            house.act(Act("canary", made.name, "it is drawn", share=0.4), now)
+        house.client.canary(made.name, 0.4, by="somebody", why="it is drawn", force=True)
+    else:
+        house.act(Act("canary", made.name, "it is drawn", share=0.4), now)
     assert house.standing().entrants[0].least == 0.4
     house.act(Act("promote", made.name, "it earns more", evidence, share=0.1), now)
     assert house.standing().before is not None

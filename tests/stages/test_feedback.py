@@ -17,10 +17,11 @@ from makegood.errors import Refused
 from makegood.loop.inside import Inside
 from makegood.loop.tape import Tape, of_stream
 from makegood.model import Model
+from makegood.monitoring.exploring import losses, pair
 from makegood.monitoring.review import Review
 from makegood.report.review_page import render
 from makegood.report.summary import review_json, review_text
-from makegood.stages import because, feedback
+from makegood.stages import because, comparing, feedback, pricing
 from makegood.stages.facts import Entrant, Facts, Standing, sample
 from makegood.stages.observe import Log
 from makegood.streams import stream
@@ -173,6 +174,7 @@ def test_a_better_challenger_in_shadow_is_promoted_and_a_harmful_one_is_not() ->
     assert review.next.startswith("makegood promote")
     assert [w.model for w in review.worths] == [old, made_now.name]
     shown(review)
+    explored(house, made_now.name, begins)
     # the other way round: the old model as the challenger of the new one
     log = house.log()
     place, other = log.names.index(old), log.names.index(made_now.name)
@@ -195,6 +197,32 @@ def test_a_better_challenger_in_shadow_is_promoted_and_a_harmful_one_is_not() ->
     assert worse.challenges[0].decision in ("wait", "drop")
     assert worse.challenges[0].why
     shown(worse)
+
+
+def explored(house: Inside, name: str, now: int) -> None:
+    """See that a budget is what it would cost to try a challenger, and that too small a one is refused by name."""
+    standing, log = house.standing(), house.log()
+
+    def facts(budget: float) -> Facts:
+        terms = {"explore": {"budget": [budget, 7 * 86400.0], "least": 0.02}}
+        told = {n: replace(m, case={**m.case, "feedback": {**m.case.get("feedback", {}), **terms}}) for n, m in house.models.items()}
+        return Facts(log, told, standing, now)
+
+    found = comparing.exploration(facts(800.0), name)
+    assert found is not None
+    rows = np.arange(len(log))
+    mine, theirs = (pricing.choices(log, house.models[n], rows).option for n in (standing.champion, name))
+    apart = rows[mine != theirs]
+    by = [pricing.expected(log, house.models[n], apart) for n in (standing.champion, name)]
+    loss = losses(mine[apart], theirs[apart], *by)
+    names = list(found.spread)
+    segment = np.array([names.index(pair(log.options[a], log.options[b])) for a, b in zip(mine[apart], theirs[apart], strict=True)])
+    chances = found.chances(mine[apart], theirs[apart], loss, segment)
+    weeks = float(log.at.max() - log.at.min()) / 1e6 / (7 * 86400.0)
+    assert float((chances * found.cost(loss)).sum()) / weeks == pytest.approx(800.0, rel=0.02)
+    with pytest.raises(Refused, match=r"explore\.budget"):
+        comparing.exploration(facts(1.0), name)
+    assert comparing.exploration(Facts(log, house.models, standing, now), name) is None
 
 
 def test_what_people_did_instead_counts_as_done_and_not_against_the_promise() -> None:

@@ -24,7 +24,7 @@ Mode = Literal["shadow", "canary"]
 RECOVERED = 0.5
 """How much of what a broken promise loses a new model is expected to bring back: the rest is a world that got harder."""
 
-FEWEST = 400
+FEWEST = 250
 """Ticks since a promise began to break, below which a new model would learn the change from too few."""
 
 SOON = 150
@@ -33,7 +33,7 @@ SOON = 150
 GROWN = 1.5
 """By how much the outcomes since the change must have grown before the same champion is retrained for once more."""
 
-UNNOTICED = 0.005
+UNNOTICED = 0.0075
 """The share of what the champion earns that a change is expected to take from it if nothing shows of it in its promise, as where it could
 earn more by now than it promises."""
 
@@ -155,7 +155,8 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
 
 def entering(made: Entering, memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one that gains
-    least. One whose verdict is refuse is scored only: it may yet prove better than the champion, without any traffic.
+    least. It is scored only, but where an action hides outcomes, or the champion is shown to break its promise: then waiting for the
+    test costs most, and half of the units are spared it. One whose verdict is refuse gets no traffic in any case.
     """
     model, old = made.model, memory.were[-2] if len(memory.were) > 1 else ""
     gains = {challenge.model: challenge.gain.value for challenge in review.challenges if math.isfinite(challenge.gain.value)}
@@ -165,9 +166,14 @@ def entering(made: Entering, memory: Memory, review: Review, standing: Standing,
         Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one gains the least of those on trial.")
         for e in ranked[: max(len(ranked) + 1 - room, 0)]
     )
-    if terms.mode == "canary" and not made.refused:
+    staying = [e for e in ranked[len(worn) :] if e.least is not None]
+    free = standing.before is None and not staying and not made.refused
+    if terms.mode == "canary" and free:
         why = f"{model} decides on {terms.share:.0%} of the units: what is done decides which outcomes are seen."
         return (*worn, Act("canary", model, why, share=terms.share, asks=terms.high_stakes))
+    if review.alarm.raised and free and not terms.high_stakes:
+        why = f"{model} decides on {terms.share:.0%} of the units until the test knows: the champion is shown to break its promise."
+        return (*worn, Act("canary", model, why, share=terms.share))
     why = f"{model} is scored beside the champion, and never acted on, until the test knows which is better."
     return (*worn, Act("shadow", model, why))
 
@@ -293,7 +299,7 @@ def _looking(memory: Memory, review: Review, standing: Standing, terms: Terms) -
         return None
     why = (
         f"The promise is kept, but nobody has looked for {waited / 86400e6:,.0f} days whether a new model would earn more. With one "
-        f"change in {terms.per_us / 86400e6:,.0f} days, and {UNNOTICED:.1%} of what is earned at stake, that is worth "
+        f"change in {terms.per_us / 86400e6:,.0f} days, and {UNNOTICED:.2%} of what is earned at stake, that is worth "
         f"{gain:,.4g} {review.unit}; it costs {terms.cost:,.4g}."
     )
     return Act("retrain", standing.champion, why)

@@ -33,8 +33,8 @@ from makegood.loop.tape import Tape
 from makegood.model import Model
 from makegood.monitoring.review import Review
 from makegood.serving.locate import Place
-from makegood.stages import feedback, observe, pricing
-from makegood.stages.facts import Standing
+from makegood.stages import comparing, feedback, observe, pricing
+from makegood.stages.facts import Facts, Standing
 from makegood.stages.feedback import Told
 from makegood.stages.observe import Log
 
@@ -109,7 +109,7 @@ class Served:
             case "shadow":
                 self.client.shadow(act.model, by=by, why=why, force=self._refused(act.model))
             case "canary":
-                self.client.canary(act.model, act.share, by=by, why=why)
+                self._canary(act, now, why)
             case "promote":
                 self._evident(act)
                 old = self.standing().champion
@@ -132,6 +132,20 @@ class Served:
         found, limit = (float(act.evidence.get(name, np.nan)) for name in ("evidence", "limit"))
         if not found >= limit:
             raise Refused(Problem(act.model, f"evidence {found:.6g} of {limit:.6g}", "evidence that it earns more", "wait for its test"))
+
+    def _canary(self, act: Act, now: int, why: str) -> None:
+        """Try a model on its share of the units, or, where the case declares a budget, by the chances that this pays for."""
+        if self.about.case.feedback.explore is None:
+            self.client.canary(act.model, act.share, by=self.about.by, why=why)
+            return
+        try:
+            explored = comparing.exploration(Facts(self.log(now), self._models, self.standing(), now), act.model)
+        except Refused:  # the budget does not pay for the least chance: to be scored costs nothing
+            explored = None
+        if explored is None:
+            self.client.shadow(act.model, by=self.about.by, why=why)
+        else:
+            self.client.canary(act.model, by=self.about.by, why=why, explore=explored.to_json())
 
     def _alarm(self, act: Act) -> None:
         said: dict[str, Any] = {
@@ -268,11 +282,12 @@ def replaying(place: Place, at: int, environment: Mapping[str, str] | None = Non
         assert process.stdout is not None, "it was asked for"
         try:
             said = process.stdout.readline()
-            if not said:
+            told = json.loads(said) if said.startswith("{") else {}
+            if "url" not in told:
                 process.wait(PATIENCE_S)
-                tail = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["nothing"]
+                tail = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or [said]
                 raise ServiceError(Problem("the service", tail[0][:300], "a replay that starts", f"see {log}"))
-            yield str(json.loads(said)["url"])
+            yield str(told["url"])
         finally:
             process.terminate()
             try:

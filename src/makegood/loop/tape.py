@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from makegood.case import Case
 from makegood.contracts import Bools, Floats, Ints
 from makegood.data.prepare import raw_columns
+from makegood.economics.expression import parse
 from makegood.errors import CaseError, DataError, Problem
 from makegood.model import Raw
 from makegood.monitoring.maturity import NEVER
@@ -127,7 +128,7 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
         if drift not in INJECTED:
             raise CaseError(Problem("drift", drift, f"one of {', '.join(INJECTED)}", "write sudden, say"))
         changed = past + int(CHANGE * (table.num_rows - past))
-        table, words = inject(table, drift, changed, seed, outcome=outcome, timing=timing)
+        table, words = inject(table, drift, changed, seed, outcome=outcome, keep=paying(case), timing=timing)
         said = words.removeprefix("Injected: ")
         injected = said[:1].upper() + said[1:]
         time = table.column_names[0]
@@ -157,6 +158,12 @@ def of_table(case: Case, table: pa.Table, *, drift: str = "sudden", first: float
         changed_at=() if changed is None or drift == "stable" else (int(at[changed]),),
         injected=injected,
     )
+
+
+def paying(case: Case) -> tuple[str, ...]:
+    """Return the columns that payoffs are made of."""
+    clauses = [a.payoff if isinstance(a.payoff, dict) else {"": a.payoff} for a in case.decision.actions.values()]
+    return tuple(sorted({name for each in clauses for text in each.values() for name in parse(text, "payoff").names}))
 
 
 def pictured(case: Case, table: pa.Table) -> tuple[Case, pa.Table]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from makegood.contracts import Estimate
 
@@ -113,6 +114,7 @@ class Challenge:
     path: tuple[tuple[int, float, float, float], ...] = ()
     plan: Plan | None = None
     guardrails: tuple[Guardrail, ...] = ()
+    explore: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from makegood.contracts import Floats, Ints
+from makegood.errors import Refused
 from makegood.model import Model
-from makegood.monitoring import experiments, guardrails, logged, planning
+from makegood.monitoring import experiments, exploring, guardrails, logged, planning
 from makegood.monitoring.experiments import Terms, Trial
+from makegood.monitoring.exploring import Exploration
 from makegood.monitoring.maturity import Outcomes
 from makegood.monitoring.review import Challenge, Guardrail, Ratio, Worth
 from makegood.stages import pricing
-from makegood.stages.facts import Entrant, Facts, sample
+from makegood.stages.facts import SAMPLE, Entrant, Facts, sample
 
 _TIMED = 200  # decisions of each bundle that are timed, one by one
 
@@ -48,7 +50,43 @@ def _challenge(facts: Facts, entrant: Entrant) -> Challenge:
     terms = _terms(facts, entrant)
     left = len(trial) / max((facts.now - entrant.since) / 1e6, 1.0) * facts.terms.retrain.horizon
     rails = tuple(_guardrails(facts, entrant, (trial, rows), terms)) if len(rows) else ()
-    return experiments.challenge(trial, terms, facts.now, entrant.model, guardrails=rails, left=left)
+    found = experiments.challenge(trial, terms, facts.now, entrant.model, guardrails=rails, left=left)
+    if found.decision != "wait" or entrant.least is not None:
+        return found
+    try:
+        explored = exploration(facts, entrant.model)
+    except Refused as error:
+        problem = error.problems[0]
+        return replace(found, why=f"{found.why} It cannot be explored: {problem.where} is {problem.got}, {problem.expected}.")
+    return replace(found, explore=None if explored is None else explored.to_json())
+
+
+def exploration(facts: Facts, name: str) -> Exploration | None:
+    """Return by which chances a bundle would be tried in a canary, on the budget that the case declares (MATHEMATICS §5).
+
+    By the champion's latest decisions: what is lost is what the two expect, and what is uncertain what the challenger's prediction leaves
+    open, for each pair of options on which they differ. None where no budget is declared, or where they do not differ. Raises `Refused`
+    where the least chance would cost more than there is.
+    """
+    asked, log = facts.terms.explore, facts.log
+    every = np.flatnonzero(facts.of(facts.standing.champion) & log.readable)[-SAMPLE:]
+    if asked is None or not len(every):
+        return None
+    mine, theirs = (pricing.choices(log, facts.model(n), every).option for n in (facts.standing.champion, name))
+    apart = (mine >= 0) & (theirs >= 0) & (mine != theirs)
+    rows, mine, theirs = every[apart], mine[apart], theirs[apart]
+    if not len(rows):
+        return None
+    by = [pricing.expected(log, facts.model(n), rows) for n in (facts.standing.champion, name)]
+    pairs = [exploring.pair(log.options[a], log.options[b]) for a, b in zip(mine.tolist(), theirs.tolist(), strict=True)]
+    names = ["", *dict.fromkeys(pairs)]
+    place = {pair: i for i, pair in enumerate(names)}
+    segment = np.array([place[pair] for pair in pairs], dtype=np.int64)
+    square = pricing.squared(log, facts.model(name), rows)[np.arange(len(rows)), theirs]
+    spread = exploring.spreads(np.sqrt(square), segment, len(names))
+    seconds = max(float(log.at[every].max() - log.at[every].min()) / 1e6, 1.0)
+    loss = exploring.losses(mine, theirs, *by)
+    return exploring.budgeted(loss, segment, dict(zip(names, spread, strict=True)), asked.budget, seconds, asked.least)
 
 
 def _terms(facts: Facts, entrant: Entrant) -> Terms:

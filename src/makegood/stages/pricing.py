@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from makegood.contracts import Bools, Columns, Floats, Ints
+from makegood.contracts import Bools, Columns, Floats, Ints, Probabilities
 from makegood.data.transform import Transform
 from makegood.economics.payoff import Clause, Payoffs, Terms
 from makegood.errors import DataError, Problem
@@ -207,6 +207,24 @@ def expected(log: Log, model: Model, rows: Ints) -> Floats:
 
     _where_decided(log, model, rows, assess)
     return out
+
+
+def squared(log: Log, model: Model, rows: Ints) -> Floats:
+    """Return the mean square of what each option pays on rows, as a bundle predicts: (len(rows), n_options), 0 where it cannot say."""
+    place, terms = places(log, model), model.policy.payoffs
+    out = np.zeros((len(rows), len(log.options)))
+
+    def assess(at: Ints) -> None:
+        columns, _ = model.transform.read(inputs(log, model, rows[at]))
+        predictive, named = model.assess(columns)[0], priced(log, model, rows[at])
+        if isinstance(predictive, Probabilities):
+            square = (_table(terms, named, len(at)) ** 2 * predictive.p[:, None, :]).sum(axis=2)
+        else:  # levels stand for equal shares, near enough for a spread
+            square = np.mean([_at(terms, named, q) ** 2 for q in predictive.q.T], axis=0)
+        out[np.ix_(at, place)] = square
+
+    _where_decided(log, model, rows, assess)
+    return np.nan_to_num(out)
 
 
 def _where_decided(log: Log, model: Model, rows: Ints, work: Callable[[Ints], None]) -> None:
