@@ -5,7 +5,7 @@
 
 Every seed of a stream (20,000 decisions over 1,000 days, after 8,000 of the past) is lived through by four arms in this process:
 makegood's, the first model for good, a new model every 91 days on all rows, and the oracle that acts by the true chances. Each training
-costs 500 EUR. Reported is the mean over seeds of the paired difference of net realised money, with Student's interval. A run that was cut
+costs 5,000 EUR. Reported is the mean over seeds of the paired difference of net realised money, with Student's interval. A run that was cut
 off goes on where it was: what is finished is kept in a file of lines. Losses are published as they are.
 """
 

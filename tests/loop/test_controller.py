@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from makegood.case import Case
 from makegood.contracts import Estimate
-from makegood.loop.controller import FEWEST, GROWN, Act, Entering, Memory, Terms, entering, hoped, since_turn, step
+from makegood.loop.controller import FEWEST, GROWN, Act, Entering, Memory, Terms, entering, hoped, step
+from makegood.monitoring.promise import turned
 from makegood.monitoring.review import Alarm, Challenge, Guardrail, Period, Review
 from makegood.stages.facts import Entrant, Standing
 
@@ -183,10 +184,10 @@ def test_a_new_model_is_looked_for_where_the_promise_is_kept_the_longer_ago_the_
 
 
 def test_the_turn_of_a_promise_is_after_the_last_quiet_moment() -> None:
-    assert since_turn(alarm(evidence=6000.0)) == (45 * DAY, 1000)
-    assert since_turn(alarm(evidence=6000.0, turn=0.0)) == (None, 2000)
-    assert since_turn(replace(alarm(), path=())) == (None, 0)
-    assert since_turn(alarm(evidence=6000.0, turn=1.0)) == (95 * DAY, 0)
+    assert turned(alarm(evidence=6000.0)) == (45 * DAY, 1000)
+    assert turned(alarm(evidence=6000.0, turn=0.0)) == (None, 2000)
+    assert turned(replace(alarm(), path=())) == (None, 0)
+    assert turned(alarm(evidence=6000.0, turn=1.0)) == (95 * DAY, 0)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- trials

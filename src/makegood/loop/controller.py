@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from makegood.case import Case
-from makegood.monitoring.review import Alarm, Challenge, Review
+from makegood.monitoring import promise
+from makegood.monitoring.review import Challenge, Review
 from makegood.stages.facts import Entrant, Standing
 
 Verb = Literal["alarm", "retrain", "shadow", "canary", "promote", "drop", "release", "rollback"]
@@ -148,7 +149,7 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
     again = _proposal(memory, review, staying, terms)
     if again is None:
         return memory, (*alarms, *changes)
-    ticks = since_turn(review.alarm)[1] if again.since is not None or review.alarm.raised else 0
+    ticks = promise.turned(review.alarm)[1] if again.since is not None or review.alarm.raised else 0
     memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks)
     return memory, (*alarms, *changes, again)
 
@@ -273,7 +274,7 @@ def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) 
 
 def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
     """Return a retraining since the promise is, or may be, broken."""
-    began, ticks = since_turn(review.alarm)
+    began, ticks = promise.turned(review.alarm)
     again = memory.champion == standing.champion and memory.ticks > 0  # for the same break
     gain = hoped(review, standing, terms)
     if ticks < (SOON if review.alarm.raised else FEWEST) or not gain > terms.cost:
@@ -305,22 +306,6 @@ def _looking(memory: Memory, review: Review, standing: Standing, terms: Terms) -
     return Act("retrain", standing.champion, why)
 
 
-def since_turn(alarm: Alarm) -> tuple[int | None, int]:
-    """Return about when a promise began to break, and how many ticks ago: after the last moment at which nothing spoke for it.
-
-    The evidence of a kept promise is t after t ticks on average, at the most; what is above that speaks for a broken one. (None, all
-    ticks) where it did from the beginning, and 0 ticks where it does not.
-
-    >>> since_turn(Alarm(False, 60.0, 800.0, None, 4, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 0.9), (30, 7.0), (40, 60.0))))
-    (20, 2)
-    """
-    points = len(alarm.path)
-    quiet = [i for i, (_, evidence) in enumerate(alarm.path, 1) if not evidence > i * alarm.ticks / points]
-    if not quiet:
-        return None, alarm.ticks if points else 0
-    return alarm.path[quiet[-1] - 1][0], alarm.ticks * (points - quiet[-1]) // points
-
-
 def hoped(review: Review, standing: Standing, terms: Terms) -> float:
     """Return what a retraining can be expected to bring back over the horizon, in money altogether; 0 where nothing is lost.
 
@@ -336,7 +321,7 @@ def hoped(review: Review, standing: Standing, terms: Terms) -> float:
     if not (odds > 0.0 and spent > 0):
         return 0.0
     chance = odds / (1.0 + odds) if odds < math.inf else 1.0
-    began, _ = since_turn(alarm)
+    began, _ = promise.turned(alarm)
     lost = [
         (p.gap.value, p.matured)
         for p in review.periods

@@ -99,7 +99,7 @@ def turned(z: Floats, least: int = FEWEST) -> int | None:
     The place k that maximises |mean after − mean before|·√(k(n − k)/n)/σ, at least `least` from either end (Page 1955; Hinkley 1970): where
     a change is likeliest, which a held-out comparison then has to confirm.
 
-    >>> turned(np.append(np.tile([-1.0, 1.0], 300), np.tile([0.0, 2.0], 300)), least=50)
+    >>> turned(np.append(np.tile([-1.0, 1.0], 300), np.tile([2.0, 4.0], 300)), least=50)
     600
     """
     n = len(z)

@@ -472,6 +472,24 @@ def _lasting(days: float) -> str:
     return "two minutes at most"
 
 
+def turned(alarm: Alarm, until: int | None = None) -> tuple[int | None, int]:
+    """Return about when a promise began to break, and how many ticks ago: after the last moment up to `until` at which nothing spoke for it.
+
+    The evidence of a kept promise is t after t ticks on average, at the most: what is above that speaks for a broken one. (None, all
+    ticks) where it did from the beginning, and 0 ticks where it does not.
+
+    >>> turned(Alarm(False, 60.0, 800.0, None, 4, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 0.9), (30, 7.0), (40, 60.0))))
+    (20, 2)
+    """
+    points = len(alarm.path)
+    quiet = [
+        i for i, (at, evidence) in enumerate(alarm.path, 1) if not evidence > i * alarm.ticks / points and (until is None or at <= until)
+    ]
+    if not quiet:
+        return None, alarm.ticks if points else 0
+    return alarm.path[quiet[-1] - 1][0], alarm.ticks * (points - quiet[-1]) // points
+
+
 def outlook(waiting: Floats, reference: Floats, unit: str = "", *, clusters: Ints | None = None, level: float = 0.95) -> Estimate:
     """Return by how much the decisions that are not due yet promise more than those of the reference: an indication, not a test.
 

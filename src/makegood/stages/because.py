@@ -12,7 +12,7 @@ from makegood.economics.policy import expected as expected_payoffs
 from makegood.errors import DataError
 from makegood.model import Model
 from makegood.monitoring import attribution as shares
-from makegood.monitoring import drift, logged
+from makegood.monitoring import drift, logged, promise
 from makegood.monitoring.reference import observed
 from makegood.monitoring.review import Alarm, Attribution, Moved
 from makegood.stages import pricing
@@ -38,19 +38,11 @@ def moved(facts: Facts) -> tuple[Moved, ...]:
 
 
 def began(alarm: Alarm) -> int | None:
-    """Return about when a broken promise broke: the last moment at which nothing spoke for it; None where it did not break.
-
-    The evidence of a kept promise is t after t ticks on average, at the most: what is above that speaks for a broken one.
-
-    >>> raised = Alarm(True, 900.0, 800.0, 40, 40, 0.0, 1.0, 9.0, "", ((10, 0.5), (20, 19.0), (30, 60.0), (40, 900.0)))
-    >>> began(raised)
-    20
-    """
-    if not alarm.raised or alarm.since is None or not alarm.path:
+    """Return about when a broken promise broke; None where it did not."""
+    if not alarm.raised or not alarm.path:
         return None
-    points = [(at, evidence, i * alarm.ticks / len(alarm.path)) for i, (at, evidence) in enumerate(alarm.path, 1) if at <= alarm.since]
-    quiet = [at for at, evidence, ticks in points if evidence <= ticks]
-    return quiet[-1] if quiet else alarm.path[0][0]
+    at, _ = promise.turned(alarm, alarm.since)
+    return alarm.path[0][0] if at is None else at
 
 
 def attribution(facts: Facts, alarm: Alarm) -> Attribution | None:

@@ -50,7 +50,7 @@ feedback:
   missing: impute
   review: 14d
   promote: {{confidence: 0.95, min_gain: 0{cap}}}
-  retrain: {{cost: 500, horizon: 365d}}
+  retrain: {{cost: 5000, horizon: 365d}}
 """
 
 

@@ -40,7 +40,7 @@ feedback:
   false_alarm: {{probability: 0.05, per: 365d}}
   review: 14d
   promote: {{confidence: 0.95, min_gain: 0, cap: [-1350, 0]}}
-  retrain: {{cost: 500, horizon: 365d}}
+  retrain: {{cost: 5000, horizon: 365d}}
 """
 
 
