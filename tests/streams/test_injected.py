@@ -195,21 +195,22 @@ def test_a_real_table_drifts_and_its_payoffs_do_not() -> None:
     assert np.corrcoef(now, bad == "yes")[0, 1] > 0.1
 
 
-def test_pictures_become_negatives_and_nothing_else_changes() -> None:
+@pytest.mark.parametrize(("shape", "order"), [(b"2,2,1", (2, 0, 3, 1)), (b"1,4,1", (3, 2, 1, 0))])
+def test_pictures_are_turned_and_nothing_else_changes(shape: bytes, order: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    field = pa.field("image", pa.binary(), metadata={b"shape": b"2,2,1"})
+    field = pa.field("image", pa.binary(), metadata={b"shape": shape})
     cells = [None if i % 50 == 0 else rng.integers(0, 256, 4, dtype=np.uint8).tobytes() for i in range(400)]
     label = [str(i % 10) for i in range(400)]
     table = pa.table([pa.array(cells, pa.binary()), pa.array(label)], schema=pa.schema([field, pa.field("digit", pa.string())]))
     changed, words = inject(table, "sudden", 200, seed=1, outcome="digit")
-    assert words.endswith("all pictures are negatives: what was dark is bright.")
+    assert words.endswith("all pictures lie on their side, as from another scanner.")
     assert changed.field("image").metadata == field.metadata
-    plain = {(cell, digit) for cell, digit in zip(cells, label, strict=True)}
-    for i, (cell, digit) in enumerate(zip(changed["image"].to_pylist(), changed["digit"].to_pylist(), strict=True)):
-        back = cell if i < 200 or cell is None else bytes(255 - b for b in cell)
-        assert (back, digit) in plain
+    turned = {(None if cell is None else bytes(cell[k] for k in order), digit) for cell, digit in zip(cells, label, strict=True)}
+    plain = set(zip(cells, label, strict=True))
+    for i, both in enumerate(zip(changed["image"].to_pylist(), changed["digit"].to_pylist(), strict=True)):
+        assert both in (plain if i < 200 else turned)
     grown, words = inject(table, "gradual", 200, seed=1, outcome="digit")
-    turned = [c not in {p for p, _ in plain} for c in grown["image"].to_pylist() if c is not None]
-    assert 0 < sum(turned) < 200
-    assert not any(turned[:190])
+    strange = [c not in {p for p, _ in plain} for c in grown["image"].to_pylist() if c is not None]
+    assert 0 < sum(strange) < 200
+    assert not any(strange[:190])
     assert "more and more pictures" in words

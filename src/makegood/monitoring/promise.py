@@ -473,7 +473,7 @@ def _lasting(days: float) -> str:
 
 
 def turned(alarm: Alarm, until: int | None = None) -> tuple[int | None, int]:
-    """Return about when a promise began to break, and how many ticks ago: after the last moment up to `until` at which nothing spoke for it.
+    """Return about when a promise began to break, and how many ticks ago: since the last moment (up to `until`) when nothing spoke for it.
 
     The evidence of a kept promise is t after t ticks on average, at the most: what is above that speaks for a broken one. (None, all
     ticks) where it did from the beginning, and 0 ticks where it does not.

@@ -1,7 +1,7 @@
 """Drift put into a real table that has no time: its rows in a seeded order, at given times, and from one row on its columns recoded.
 
 Outcomes are never touched, and no value is made up: values of a column are dealt to other rows, so that from that row on a row's
-outcome goes with other values than before; pictures come as negatives. What is made so is *injected*, and whoever shows it says so.
+outcome goes with other values than before; pictures are turned. What is made so is *injected*, and whoever shows it says so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def inject(
     high value in the most telling column come rarely before and mostly after. outage: that column goes missing. stable: nothing changes.
     Mirrored columns keep every value as often as they had it, before `at` and after. What tells is measured on the rows before `at`, by
     rank correlation with the number, or with the rarest class; of the columns in `keep`, such as those that payoffs are made of, none is
-    touched. Where a column holds pictures, sudden and gradual make negatives of them alone. Raises `CaseError` and `DataError`.
+    touched. Where a column holds pictures, sudden and gradual turn them, and them alone. Raises `CaseError` and `DataError`.
 
     >>> table = pa.table({"x": range(400), "bad": ["no"] * 300 + ["yes"] * 100})
     >>> changed, words = inject(table, "sudden", 200, seed=0, outcome="bad")
@@ -73,8 +73,8 @@ def inject(
     elif pictures and kind in ("sudden", "gradual"):
         rows = _changed(rng, n, at, gradual=kind == "gradual")
         for name in pictures:
-            table = _with(table, name, _negative(table[name], rows))
-        done = f"{'more and more pictures' if kind == 'gradual' else 'all pictures'} are negatives: what was dark is bright"
+            table = _with(table, name, _turned(table[name], rows, (table.field(name).metadata or {})[SHAPE]))
+        done = f"{'more and more pictures' if kind == 'gradual' else 'all pictures'} lie on their side, as from another scanner"
     else:
         keys = _telling(table, outcome, at, keep)
         first = next(iter(keys))
@@ -198,11 +198,19 @@ def _late(rng: Generator, key: Floats, at: int) -> Ints:
     return np.concatenate([rng.permutation(order[:at]), rng.permutation(order[at:])])
 
 
-def _negative(column: pa.ChunkedArray, rows: Bools) -> pa.Array:
-    """Return pictures, 8 bits a pixel, of which those of the given rows (n,) are turned to their negatives."""
-    turn = bytes(range(255, -1, -1))
+def _turned(column: pa.ChunkedArray, rows: Bools, shape: bytes) -> pa.Array:
+    """Return pictures of a shape (height, width, channels), 8 bits a pixel, of which those of the given rows (n,) are turned clockwise.
+
+    By a quarter where they are square, else by half.
+    """
+    height, width, channels = map(int, shape.split(b","))
+    turns = -1 if height == width else 2
+
+    def turned(cell: bytes) -> bytes:
+        return np.rot90(np.frombuffer(cell, np.uint8).reshape(height, width, channels), turns).tobytes()
+
     cells = zip(column.to_pylist(), rows.tolist(), strict=True)
-    return pa.array([cell.translate(turn) if changed and cell is not None else cell for cell, changed in cells], column.type)
+    return pa.array([turned(cell) if changed and cell is not None else cell for cell, changed in cells], column.type)
 
 
 def _with(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
