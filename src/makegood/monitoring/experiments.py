@@ -446,7 +446,14 @@ def _decided(tested: _Tested, c: Challenge, terms: Terms, back: bool = False) ->
 def _said(tested: _Tested, c: Challenge, who: str) -> str:
     """Return what was found so far."""
     more = f"pays {_money(abs(c.gain.value), c)} {'more' if c.gain.value >= 0.0 else 'less'} a decision"
-    ends = f"between {_money(c.gain.low, c)} and {_money(c.gain.high, c)} more" if np.isfinite(c.gain.low) else "with no interval yet"
+    low, high = c.gain.low, c.gain.high
+    if not np.isfinite(low):
+        ends = "with no interval yet"
+    elif high <= 0.0:
+        ends = f"between {_money(-high, c)} and {_money(-low, c)} less"
+    else:
+        below = f"{_money(-low, c)} less" if low < 0.0 else f"{_money(low, c)}"
+        ends = f"between {below} and {_money(high, c)} more"
     counted = f"in {tested.ticks.differ:,} of their decisions the two differ"
     hidden = tested.ticks.unrevealed
     lost = f", and {hidden:,} of these reveal nothing and count at their worst" if hidden else ""
