@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,20 @@ import pandas as pd
 import pytest
 from tests import loops
 from tests.serving.processes import Running, command, serving
+from typer.testing import CliRunner
 
 import makegood as mg
 from makegood import reviewing
+from makegood.cli import app
 from makegood.client import Client, Outcome
+from makegood.contracts import Estimate
 from makegood.errors import CaseError, LedgerError, Refused
-from makegood.ledger.events import Alarmed, Promoted
+from makegood.ledger.events import Alarmed, Event, Promoted, Stored, encode
 from makegood.ledger.reading import Reader
+from makegood.ledger.store import Ledger
+from makegood.monitoring.review import Challenge
 from makegood.reviewing import Asked
+from makegood.stages.facts import Entrant, Standing
 
 FEEDBACK = "train: {budget: 1s, families: linear}\nfeedback: {review: 1h, missing: 0, promote: {cap: [-2500, 500]}}"
 
@@ -172,3 +178,86 @@ def test_what_was_never_served_cannot_be_reviewed(shop: Shop, tmp_path: Path) ->
         reviewing.review("loans", workspace=shop.space)
     with pytest.raises(CaseError):
         reviewing.review("nothing", workspace=tmp_path)
+
+
+def promotions(*said: tuple[int, Promoted]) -> list[Stored]:
+    """Return promotions as a ledger holds them, each with its time."""
+    return [
+        Stored(Event(f"e{i}", "promotion", "loans", "", "", at, b"", encode(body)), 0, i + 1, b"", b"") for i, (at, body) in enumerate(said)
+    ]
+
+
+def test_who_stands_where_is_a_fold_of_the_promotions() -> None:
+    first = (10, Promoted("promote", "a", "", "x"))
+    assert reviewing.stands([]) is None
+    alone = reviewing.stands(promotions(first))
+    assert alone == Standing("a", 10)
+    tried = reviewing.stands(promotions(first, (20, Promoted("shadow", "b", "", "x")), (30, Promoted("canary", "c", "", "x", share=0.2))))
+    assert tried == Standing("a", 10, (Entrant("b", 20), Entrant("c", 30, 0.2)))
+    grown = reviewing.stands(
+        promotions(first, (30, Promoted("canary", "c", "", "x", share=0.2)), (40, Promoted("canary", "c", "", "x", share=0.5)))
+    )
+    assert grown == Standing("a", 10, (Entrant("c", 30, 0.2),))
+    terms = {"k": 1.0, "spread": {"": 1.0}, "floor": 1.0, "least": 0.03, "budget": 9.0, "period_s": 60.0}
+    explored = reviewing.stands(promotions(first, (30, Promoted("canary", "c", "", "x", explore=terms))))
+    assert explored == Standing("a", 10, (Entrant("c", 30, 0.03),))
+    held = reviewing.stands(promotions(first, (50, Promoted("promote", "b", "", "x", holdback=0.1))))
+    assert held == Standing("b", 50, (), Entrant("a", 50, 0.1))
+
+
+def test_what_a_promotion_rests_on_is_finite_and_names_the_champion() -> None:
+    kept = reviewing.evidence(better("b"), "a")
+    assert (kept["champion"], kept["units"]) == ("a", 500)
+    assert "min_gain" not in kept
+
+
+def better(model: str) -> Challenge:
+    """Return a challenge whose test says that a model pays more."""
+    gain = Estimate(0.2, 0.1, 0.3, "EUR")
+    return Challenge(model, "disagreement", "betting", 500, 50, gain, gain, 99.0, 20.0, float("nan"), "promote", "It pays more.")
+
+
+def run(*words: object) -> int:
+    """Run a command in this process; return its exit code."""
+    return CliRunner().invoke(app, [str(word) for word in words]).exit_code
+
+
+def test_without_a_service_the_ledger_itself_is_changed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.running.stop()
+    there = ("--workspace", shop.space, "--ledger", shop.ledger)
+    with pytest.raises(Refused):
+        reviewing.promote("loans", "nobody", Asked(force=True, why="a try"), **shop.there)
+    assert run("promote", "loans", shop.bundles[1][-12:], "--force", "--why", "a try", "--by", "tests", *there) == 0
+    assert (shop.told()[-1].model, shop.told()[-1].forced) == (shop.bundles[1], True)
+    assert run("review", "loans", *there) == run("review", "loans", "--json", *there) == 0
+    assert run("rollback", "loans", "--why", "enough", "--json", *there) == 0
+    assert shop.told()[-1].verb == "rollback"
+    with pytest.raises(Refused, match="champion before"):
+        reviewing.rollback("loans", Asked("tests", "once more"), **shop.there)
+    assert reviewing.placed("loans", shop.space, "sqlite:///elsewhere.sqlite").ledger == "sqlite:///elsewhere.sqlite"
+    found = reviewing.review("loans", **shop.there)
+    raised = replace(found.review.alarm, raised=True, evidence=9e99, limit=10.0, since=None, ticks=5, why="broken", missing=None)
+    other = replace(found, review=replace(found.review, model=shop.bundles[1], alarm=raised))
+    assert reviewing.record(other, "loans", **shop.there) == 1
+    assert reviewing.record(other, "loans", **shop.there) == 0
+    monkeypatch.setattr(reviewing, "of_ledger", lambda place: replace(found.review, challenges=(better(shop.bundles[1]),)))
+    told = reviewing.promote("loans", **shop.there)
+    assert told["champion"] == shop.bundles[1]
+    kept = shop.told()[-1]
+    assert (kept.evidence["evidence"], kept.holdback, kept.forced) == (99.0, 0.1, False)
+
+
+def test_before_anything_was_decided_a_review_waits(shop: Shop, tmp_path: Path) -> None:
+    ledger = tmp_path / "new.sqlite"
+    there = {"workspace": shop.space, "ledger": str(ledger)}
+    with Ledger.open(f"sqlite:///{ledger}") as writer:
+        with pytest.raises(CaseError, match="no champion"):
+            reviewing.review("loans", **there)
+        with pytest.raises(CaseError, match="no champion"):
+            reviewing.rollback("loans", Asked("tests", "why"), **there)
+        writer.append([promotions((5, Promoted("promote", shop.bundles[0], "", "x")))[0].event])
+    broken = shop.space / "loans" / "20990101-000000-0000" / "bundle"
+    broken.mkdir(parents=True)
+    (broken / "manifest.json").write_text("{}")
+    found = reviewing.review("loans", **there).review
+    assert (found.n, found.unit, found.verdict) == (0, "EUR", "wait")
