@@ -79,8 +79,9 @@ def served(folder: Path, case: str, first: Live, other: Live | None, rows: list[
         ids = [told["id"] for start in range(0, len(rows), 50) for told in post(open_house, "/v1/decisions", rows[start : start + 50])]
         early = [i for i in range(len(ids)) if i % 7 == 3]
         sent = [{"decision": ids[i], "outcome": outcomes[i]} for i in range(len(ids)) if i % 5]
-        over = {"by": "a clerk", **({"action": "stock", "quantity": 40} if case == "bakery" else {"action": "approve"})}
-        post(open_house, "/v1/overrides", [{"decision": ids[i], **over} for i in early])
+        over = {"action": "stock", "quantity": 40} if case == "bakery" else {}
+        said = [over or {"action": "approve" if i % 2 else "decline"} for i in early]  # whatever the canary drew, some reveal nothing
+        post(open_house, "/v1/overrides", [{"decision": ids[i], "by": "a clerk", **how} for i, how in zip(early, said, strict=True)])
         post(open_house, "/v1/outcomes", sent)
         wrong = [i for i in range(len(ids)) if i % 5 and i % 11 == 2]
         post(open_house, "/v1/corrections", [{"decision": ids[i], "outcome": outcomes[i - 1], "why": "a typo"} for i in wrong])
