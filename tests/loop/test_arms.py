@@ -11,6 +11,7 @@ from tests.loop.tapes import first, quick, small
 from makegood.contracts import Estimate
 from makegood.loop import arms
 from makegood.loop.arms import Lived, chosen, gain, looping, never, oracle, paying, scheduled, total
+from makegood.loop.controller import Terms
 from makegood.loop.replay import Played
 from makegood.loop.tape import of_stream
 from makegood.report.looped import ARM, Event
@@ -33,7 +34,7 @@ def test_a_schedule_trains_on_all_rows_and_pays_for_it() -> None:
     tape = small()
     lived = scheduled(tape, first(tape), 40 * DAY)
     assert [(at - tape.start) // DAY for at, _ in lived.spent] == [40]
-    assert lived.net == pytest.approx(lived.paid.sum() - 500.0)
+    assert lived.net == pytest.approx(lived.paid.sum() - Terms.of(tape.case).cost)
     before = tape.at < tape.start + 40 * DAY
     assert (lived.paid[before] == never(tape, first(tape)).paid[before]).all()
     assert (lived.paid[~before] != never(tape, first(tape)).paid[~before]).any()
