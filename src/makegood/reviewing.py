@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from makegood import bundle, model
 from makegood.case import Case
@@ -30,7 +29,7 @@ from makegood.serving.locate import Place, Replay, locate
 from makegood.serving.problems import Trouble
 from makegood.serving.rollout import Rollouts, Wanted, after
 from makegood.stages import feedback, observe, pricing
-from makegood.stages.facts import Entrant, Standing
+from makegood.stages.facts import Entrant, Standing, place
 from makegood.workspace import Workspace, write, write_json
 
 if TYPE_CHECKING:
@@ -113,6 +112,7 @@ def bundles(workspace: Workspace, case: str, given: Path | None = None) -> dict[
 def stands(promotions: Iterable[Stored]) -> Standing | None:
     """Return who stands where after the promotions of a case, in order; None where nothing was promoted yet."""
     wanted, since, decides, least = Wanted(), dict[tuple[str, str], int](), 0, 0.5
+    tried: dict[str, int] = {}  # since when each that never was a champion has been on trial
     for stored in promotions:
         later = after(wanted, stored.event.id, msgspec.json.decode(stored.event.body, type=Promoted))
         decides = stored.event.at if later.champion != wanted.champion else decides
@@ -122,13 +122,17 @@ def stands(promotions: Iterable[Stored]) -> Standing | None:
             share = later.canary.share if explored is None else explored.least
             least = min(least if same else 0.5, share, 1.0 - share)
         since = {(name, role): since.get((name, role), stored.event.at) for name in later.names if (role := later.role(name))}
+        line = {stand.model for stand in later.line}
+        tried |= {name: stored.event.at for name in later.names if name not in line and name not in tried}
         wanted = later
     if not wanted.champion:
         return None
-    entrants = [Entrant(name, since[name, "shadow"]) for name in wanted.shadows]
+    places = {name: place(tried, name) for name in wanted.names if name in tried}
+    entrants = [Entrant(name, since[name, "shadow"], place=places.get(name, 0)) for name in wanted.shadows]
     before = None
     if wanted.canary is not None:
-        canary = Entrant(wanted.canary.model, since[wanted.canary.model, "canary"], least)
+        name = wanted.canary.model
+        canary = Entrant(name, since[name, "canary"], least, places.get(name, 0))
         if any(stand.model == canary.model for stand in wanted.line[:-1]):
             before = canary
         else:
@@ -213,7 +217,7 @@ def promote(
         raise Refused(Problem(challenge.model, challenge.decision, "evidence that it earns more", challenge.why))
     proof, holdback = {}, None
     if challenge is not None and challenge.decision == "promote":
-        proof = evidence(challenge, found.model)
+        proof = challenge.rests_on(found.model)
         if challenge.design == "disagreement":
             holdback = _case(place, found.model).feedback.promote.holdback
     model_ = name if challenge is None else challenge.model
@@ -262,21 +266,3 @@ def _changed(place: Place, change: Change, service: Client | None) -> dict[str, 
         except Trouble as trouble:
             raise Refused(*trouble.problems or (Problem(change.model, trouble.detail, "a change that can be made"),)) from None
         return {"verb": change.verb, "changed": stored is not None, "champion": rollouts.wanted.champion}
-
-
-def evidence(challenge: Challenge, champion: str) -> dict[str, float | str]:
-    """Return what a promotion rests on, as the ledger keeps it."""
-    gain = challenge.gain
-    figures: dict[str, float | str] = {
-        "champion": champion,
-        "test": challenge.test,
-        "design": challenge.design,
-        "evidence": challenge.evidence,
-        "limit": challenge.limit,
-        "units": float(challenge.units),
-        "gain": gain.value,
-        "low": gain.low,
-        "high": gain.high,
-        "min_gain": challenge.min_gain,
-    }
-    return {name: x for name, x in figures.items() if isinstance(x, str) or np.isfinite(x)}

@@ -102,7 +102,7 @@ def test_a_promoted_model_decides_and_the_old_one_guards() -> None:
     champion = first(made.tape).id
     made.act(Act("shadow", "second", "try"), at)
     made.act(Act("promote", "second", "better"), at + 1)
-    assert made.standing() == Standing("second", at + 1, (Entrant(champion, at + 1),))
+    assert made.standing() == Standing("second", at + 1, (Entrant(champion, at + 1, place=0),))
     made.act(Act("rollback", "second", "worse"), at + 2)
     assert made.standing() == Standing(champion, at + 2)
     with pytest.raises(CaseError, match="expected a champion before this one"):
@@ -114,7 +114,7 @@ def test_where_it_is_drawn_the_old_champion_keeps_a_share() -> None:
     champion = first(made.tape).id
     made.act(Act("canary", "second", "try"), at)
     made.act(Act("promote", "second", "better", share=0.1), at + 1)
-    assert made.standing() == Standing("second", at + 1, (), Entrant(champion, at + 1, 0.1))
+    assert made.standing() == Standing("second", at + 1, (), Entrant(champion, at + 1, 0.1, 0))
     made.decide(slice(0, 1600))
     assert abs(made.log().canary.mean() - 0.1) < 0.04
     made.act(Act("alarm", "second", "a promise"), at + 2)

@@ -412,3 +412,24 @@ def test_what_was_given_is_not_changed() -> None:
     experiments.challenge(trial, TERMS, NEVER)
     assert (trial.outcomes.paid == before).all()
     assert TERMS.floor == maturity.LEAST_OBSERVED
+
+
+def test_disagreements_that_nothing_was_left_to_count_at_their_worst() -> None:
+    n = np.arange(40)
+    unseen = n % 4 == 0
+    chance = np.where(unseen, 1.0, 0.5)
+    paid = np.where(unseen, np.nan, 3.0)
+    rows = Outcomes(n, n, n * 0.0, paid, n, ~unseen, n * 0, np.where(unseen, -7.0, 0.0))
+    trial = experiments.weighted(rows, np.ones(40, bool), np.ones(40, bool), chance, unseen)
+    assert experiments.ticks(trial, Terms(missing=0.0), now=99).z.tolist() == np.where(unseen, -7.0, 6.0).tolist()
+    assert trial.unrevealed.sum() == 10
+    with pytest.raises(DataError, match="never known"):
+        experiments.weighted(rows, np.ones(40, bool), np.ones(40, bool), chance)
+    # better where it is tried, and ruinous where it never is: no evidence that it is better
+    terms = Terms(cap=(-100.0, 10.0), missing=0.0)
+    many = np.arange(4000)
+    where = many % 4 == 0
+    outcomes = Outcomes(many, many, many * 0.0, np.where(where, np.nan, 5.0), many, ~where, many * 0, np.where(where, -100.0, 0.0))
+    done = experiments.weighted(outcomes, np.ones(4000, bool), np.ones(4000, bool), np.where(where, 1.0, 0.5), where)
+    assert experiments.challenge(done, terms, 9999).decision != "promote"
+    assert experiments.challenge(done.take(np.flatnonzero(~where)), terms, 9999).decision == "promote"

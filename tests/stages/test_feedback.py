@@ -13,17 +13,18 @@ import pytest
 
 from makegood import model as models
 from makegood import pipeline
+from makegood.contracts import Estimate, Ints
 from makegood.errors import Refused
 from makegood.loop.inside import Inside
 from makegood.loop.tape import Tape, of_stream
 from makegood.model import Model
 from makegood.monitoring.exploring import losses, pair
-from makegood.monitoring.review import Review
+from makegood.monitoring.review import Challenge, Review
 from makegood.report.review_page import render
 from makegood.report.summary import review_json, review_text
 from makegood.stages import because, comparing, feedback, pricing
 from makegood.stages.facts import Entrant, Facts, Standing, sample
-from makegood.stages.observe import Log
+from makegood.stages.observe import Log, Shadowed
 from makegood.streams import stream
 
 N, HISTORY = 6_000, 8_000
@@ -252,6 +253,81 @@ def test_a_bundle_without_reference_is_not_tested_and_a_missing_one_is_refused()
     shown(review)
     with pytest.raises(Refused, match="no bundle of it here"):
         feedback.review(house.log(), house.standing(), {}, made.end + 1)
+
+
+def test_several_at_once_must_show_more() -> None:
+    one = Challenge("b", "paired", "betting", 9, 9, *(Estimate(1, 0, 2, "EUR"),) * 2, 39.0, 20.0, 0.0, "promote", "It pays more.")
+    other = replace(one, model="c", evidence=1.0, decision="wait")
+    assert comparing._together([one], 0.05) == [one]
+    held, same = comparing._together([one, other], 0.05)
+    assert held.decision == same.decision == "wait"
+    assert "2 are on trial at once" in held.why
+    assert [c.decision for c in comparing._together([replace(one, evidence=40.0), other], 0.05)] == ["promote", "wait"]
+    both = [one, replace(one, model="c", evidence=21.0)]
+    assert comparing._together(both, 0.05) == both
+
+
+def test_challengers_of_one_year_spend_one_chance_of_a_false_promotion() -> None:
+    house, made = lived("stable"), tape("stable")
+    old = house.standing().champion
+    log = replace(house.log(), names=(old, "new"), shadows={1: Shadowed(house.log().decided, house.log().promise)})
+    models = {old: house.models[old], "new": house.models[old]}
+    limits = []
+    for place in (1, 2, 3):
+        standing = Standing(old, made.start, (Entrant("new", made.start, place=place),))
+        (found,) = comparing.challenges(Facts(log, models, standing, made.end + 1))
+        limits.append(found.limit)
+    assert sum(1.0 / limit for limit in limits) < 0.05
+    assert limits[0] == pytest.approx(np.pi**2 / 6.0 / 0.05)
+
+
+def test_a_canary_counts_what_was_never_tried_at_its_worst_and_survives_an_erasure() -> None:
+    house, made = lived("stable"), tape("stable")
+    log, old = house.log(), house.standing().champion
+    rng = np.random.default_rng(0)
+    other = (log.decided + (rng.random(N) < 0.3)) % len(log.options)
+    apart = other != log.decided
+    hers = apart & (rng.random(N) < 0.5)
+    decided = np.where(hers, other, log.decided)
+    chances = np.zeros((N, len(log.options)))
+    chances[np.arange(N), log.decided] += 0.5
+    chances[np.arange(N), other] += 0.5
+    pays = house.models[old].realised(log.rows(np.arange(N)), made.outcome.tolist())
+    paid = np.where(np.isnan(log.paid), np.nan, pays[np.arange(N), decided])
+    hidden = replace(house.models[old].policy.payoffs.actions[-1], reveals=False)
+    policy = house.models[old].policy
+    selective = replace(policy, payoffs=replace(policy.payoffs, actions=(*policy.payoffs.actions[:-1], hidden)))
+    both = {old: replace(house.models[old], policy=selective), "new": replace(house.models[old], policy=selective)}
+    tried = replace(
+        log,
+        names=(old, "new"),
+        model=hers.astype(np.int64),
+        canary=hers,
+        decided=decided,
+        done=decided,
+        chances=chances,
+        first=paid,
+        paid=paid,
+        shadows={0: type_of(log, log.decided), 1: type_of(log, other)},
+    )
+    standing = Standing(old, made.start, (Entrant("new", made.start, 0.5),))
+    (fair,) = comparing.challenges(Facts(tried, both, standing, made.end + 1))
+    assert fair.design == "disagreement"
+    assert "count at their worst" not in fair.why
+    spent = apart & ~hers & (np.arange(N) % 2 == 0)  # here the money was gone: the champion acted for certain
+    sure = chances.copy()
+    sure[spent] = 0.0
+    sure[spent, log.decided[spent]] = 1.0
+    gone = replace(tried, chances=sure, readable=log.readable & (np.arange(N) % 50 != 0))
+    (found,) = comparing.challenges(Facts(gone, both, standing, made.end + 1))
+    assert "count at their worst" in found.why
+    assert found.gain.low < fair.gain.low
+    assert found.decision != "promote"
+
+
+def type_of(log: Log, option: Ints) -> Shadowed:
+    """Return what a model would have chosen."""
+    return Shadowed(option, log.promise)
 
 
 def test_a_sample_is_of_whole_units() -> None:

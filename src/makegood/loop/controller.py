@@ -207,7 +207,7 @@ def _guarded(memory: Memory, review: Review, standing: Standing, terms: Terms) -
         return ()
     for challenge in review.challenges:
         if challenge.model == old.model and challenge.decision in ("rollback", "promote") and _shown(challenge):
-            return (Act("rollback", standing.champion, challenge.why, _evidence(challenge, review), asks=terms.high_stakes),)
+            return (Act("rollback", standing.champion, challenge.why, challenge.rests_on(review.model), asks=terms.high_stakes),)
     if review.at >= standing.since + terms.guard_us:
         return (Act("release", old.model, "The guard is over, and nothing spoke for the old champion."),)
     return ()
@@ -223,7 +223,7 @@ def _tried(memory: Memory, review: Review, standing: Standing, terms: Terms) -> 
         if challenge is None:
             continue
         broken = [g for g in challenge.guardrails if g.held is False]
-        if challenge.decision == "promote" and _shown(challenge, len(trials)) and all(g.held for g in challenge.guardrails):
+        if challenge.decision == "promote" and _shown(challenge) and all(g.held for g in challenge.guardrails):
             low = challenge.gain.low if math.isfinite(challenge.gain.low) else challenge.gain.value
             better.append((low, _promotion(challenge, entrant, review, terms)))
             continue
@@ -238,28 +238,12 @@ def _tried(memory: Memory, review: Review, standing: Standing, terms: Terms) -> 
 
 def _promotion(challenge: Challenge, entrant: Entrant, review: Review, terms: Terms) -> Act:
     held = terms.holdback if entrant.least is not None else None
-    return Act("promote", entrant.model, challenge.why, _evidence(challenge, review), share=held, asks=terms.high_stakes)
+    return Act("promote", entrant.model, challenge.why, challenge.rests_on(review.model), share=held, asks=terms.high_stakes)
 
 
-def _shown(challenge: Challenge, trials: int = 1) -> bool:
-    """Return whether the evidence itself reaches its limit, as many times it as there are trials at once (Wang & Ramdas 2022, e-BH)."""
-    return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit * trials > 0.0
-
-
-def _evidence(challenge: Challenge, review: Review) -> dict[str, float | str]:
-    """Return what the ledger keeps of a test."""
-    said: dict[str, float | str] = {
-        "champion": review.model,
-        "test": challenge.test,
-        "design": challenge.design,
-        "evidence": challenge.evidence,
-        "limit": challenge.limit,
-        "units": challenge.units,
-        "gain": challenge.gain.value,
-        "low": challenge.gain.low,
-        "high": challenge.gain.high,
-    }
-    return {name: kept for name, kept in said.items() if isinstance(kept, str) or math.isfinite(kept)}
+def _shown(challenge: Challenge) -> bool:
+    """Return whether the evidence itself reaches its limit; what several on trial at once need more was asked by the review."""
+    return math.isfinite(challenge.limit) and challenge.evidence >= challenge.limit > 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------------------ retraining

@@ -15,7 +15,6 @@ from makegood.contracts import Bools, Floats, Ints
 from makegood.decided import came_true
 from makegood.errors import CaseError, Problem
 from makegood.loop.controller import Act
-from makegood.loop.glance import glance
 from makegood.loop.house import Retrained
 from makegood.loop.retraining import Past, retrain
 from makegood.loop.tape import Tape
@@ -23,7 +22,7 @@ from makegood.model import Model, Raw
 from makegood.monitoring.maturity import NEVER
 from makegood.monitoring.review import Review
 from makegood.stages import feedback
-from makegood.stages.facts import Entrant, Standing
+from makegood.stages.facts import Entrant, Standing, place
 from makegood.stages.feedback import Told
 from makegood.stages.observe import Log, Shadowed
 
@@ -71,6 +70,7 @@ class Inside:
         self._standing = Standing(first.id, tape.start)
         self._line = [first.id]
         self._canary: Canary | None = None
+        self._tried: dict[str, int] = {}
         self._salt = 0
         self._since: dict[str, int | None] = {first.id: None}  # from when on the rows were that each model learnt from
         self._codes = _codes(tape, first)
@@ -170,8 +170,8 @@ class Inside:
 
     def review(self, now: int, thorough: bool = False) -> Review:
         """Return what the decisions until now say: what a controller needs, or, `thorough`, all that there is to say."""
-        look = feedback.review if thorough else glance
-        return look(self.log(), self._standing, self.models, now, Told(replayed=True, injected=self.tape.injected))
+        said = Told(replayed=True, injected=self.tape.injected)
+        return feedback.review(self.log(), self._standing, self.models, now, said, thorough=thorough)
 
     # --------------------------------------------------------------------------------------------------------------- changing
 
@@ -190,18 +190,19 @@ class Inside:
         others = tuple(e for e in standing.entrants if e.model != act.model)
         match act.verb:
             case "shadow":
-                self._standing = Standing(standing.champion, standing.since, (*others, Entrant(act.model, now)), standing.before)
+                entrant = Entrant(act.model, now, place=self._place(act.model, now))
+                self._standing = Standing(standing.champion, standing.since, (*others, entrant), standing.before)
             case "canary":
-                entrant = Entrant(act.model, now, self._drawn(act.model, act.share or 0.5))
+                entrant = Entrant(act.model, now, self._drawn(act.model, act.share or 0.5), self._place(act.model, now))
                 self._standing = Standing(standing.champion, standing.since, (*others, entrant), standing.before)
             case "promote":
                 self._canary = None
                 self._line.append(act.model)
                 if act.share:
-                    before = Entrant(standing.champion, now, self._drawn(standing.champion, act.share))
+                    before = Entrant(standing.champion, now, self._drawn(standing.champion, act.share), place=0)
                     self._standing = Standing(act.model, now, others, before)
                 else:  # nothing is left to chance: it is scored in the shadow of the new one
-                    self._standing = Standing(act.model, now, (*others, Entrant(standing.champion, now)))
+                    self._standing = Standing(act.model, now, (*others, Entrant(standing.champion, now, place=0)))
             case "rollback":
                 if len(self._line) < 2:
                     raise CaseError(Problem("rollback", act.model, "a champion before this one", "promote another"))
@@ -220,6 +221,11 @@ class Inside:
         self._salt += 1
         self._canary = Canary(name, share, self._salt)
         return min(share, 1.0 - share)
+
+    def _place(self, name: str, now: int) -> int:
+        """Return which challenger of its year a model is that is on trial from now on, or since it first was."""
+        self._tried.setdefault(name, now)
+        return place(self._tried, name)
 
     def _freed(self, name: str) -> None:
         if self._canary is not None and self._canary.name == name:

@@ -16,7 +16,6 @@ from makegood.case import Case
 from makegood.client import Client
 from makegood.data import sources
 from makegood.errors import NotBuilt, Problem, Refused
-from makegood.ledger import clock
 from makegood.ledger.events import now_us
 from makegood.loop import arms
 from makegood.loop.controller import Act, Memory, Terms
@@ -27,6 +26,7 @@ from makegood.loop.served import About, Replayed, Served, begins, replaying
 from makegood.loop.tape import DAILY, FIRST, Tape, of_table
 from makegood.report.loop_page import render
 from makegood.report.looped import Looping
+from makegood.report.summary import loop_json
 from makegood.serving.locate import Place, Replay, locate
 from makegood.streams.injected import Timing
 from makegood.workspace import Workspace, write
@@ -66,24 +66,8 @@ class Looped:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `makegood loop --json` prints."""
-        loop = self.looping
-
-        def events(*kinds: str) -> list[dict[str, Any]]:
-            return [{"at": clock.iso(e.at), "kind": e.kind, "words": e.words} for e in loop.events if e.kind in kinds]
-
-        return {
-            "case": loop.case,
-            "decisions": loop.decisions,
-            "money": {name: money.to_json() for name, money in loop.money.items()},
-            "gains": {name: gain.to_json() for name, gain in loop.gains.items()},
-            "alarms": events("alarm"),
-            "retrained": events("retrained"),
-            "promoted": events("promoted", "rolled back"),
-            "asked": [{"verb": act.verb, "model": act.model, "why": act.why} for act in self.asked],
-            "injected": loop.injected,
-            "seconds": {name: round(s, 3) for name, s in loop.seconds.items()},
-            "report": str(self.page),
-        }
+        asked = [{"verb": act.verb, "model": act.model, "why": act.why} for act in self.asked]
+        return {**loop_json(self.looping, str(self.page)), "asked": asked}
 
 
 def loop(

@@ -26,7 +26,6 @@ from makegood.contracts import Floats
 from makegood.errors import Problem, Refused, ServiceError
 from makegood.ledger.reading import Reader
 from makegood.loop.controller import Act
-from makegood.loop.glance import glance
 from makegood.loop.house import Retrained
 from makegood.loop.retraining import Past, retrain
 from makegood.loop.tape import Tape
@@ -80,8 +79,7 @@ class Served:
         log, standing = self.log(now), self.standing()
         with closing(Reader.open(self.place.ledger)) as reader:
             told = Told(reader.replayed, self.about.injected)
-        look = feedback.review if thorough else glance
-        return look(log, standing, self._models, now, told)
+        return feedback.review(log, standing, self._models, now, told, thorough=thorough)
 
     def log(self, now: int) -> Log:
         """Return the decisions in the ledger as they were known at a time."""

@@ -133,12 +133,14 @@ def paired(outcomes: Outcomes, differs: Bools) -> Trial:
     return _trial("paired", replace(outcomes, paid=paid), differs, np.ones(len(differs)), unrevealed)
 
 
-def weighted(outcomes: Outcomes, differs: Bools, by_challenger: Bools, chance: Floats) -> Trial:
+def weighted(outcomes: Outcomes, differs: Bools, by_challenger: Bools, chance: Floats, unseen: Bools | None = None) -> Trial:
     """Return a trial in which the disagreements were drawn: z = ±r/e.
 
     `outcomes` say what the decisions paid, of whatever was done: an override counts for the model that was overridden. `by_challenger`
-    (n,) is which decisions were the challenger's, `chance` (n,) that with which was decided what was decided, by either. Raises
-    `DataError` where what was done in a disagreement never tells what it paid.
+    (n,) is which decisions were the challenger's, `chance` (n,) that with which was decided what was decided, by either. `unseen` (n,)
+    marks disagreements that teach nothing, such as those in which nothing was left to chance: as in `paired` they count for
+    `outcomes.worst`, there the least by which the challenger's action can pay more. Raises `DataError` where what was done in any other
+    disagreement never tells what it paid.
 
     >>> n = np.arange(3)
     >>> rows = Outcomes(n, n, n, np.array([7.0, 2.0, 5.0]), n, np.ones(3, bool), n * 0, n * 0.0)
@@ -146,15 +148,17 @@ def weighted(outcomes: Outcomes, differs: Bools, by_challenger: Bools, chance: F
     >>> ticks(trial, Terms(least=0.2), now=9).z.tolist()
     [35.0, -2.5, 0.0]
     """
-    never = differs & ~outcomes.testable
+    hidden = np.zeros(len(differs), dtype=np.bool_) if unseen is None else differs & unseen
+    never = differs & ~hidden & ~outcomes.testable
     if never.any():
         row, expected = int(np.argmax(never)), "an action whose payoff is sure or is revealed"
         raise DataError(Problem(f"payoff of decision {row}", "never known", expected, "declare what the action reveals, or leave it out"))
-    done = np.where(differs, chance, 1.0)
-    paid = np.where(differs, outcomes.paid, 0.0)
+    drawn = differs & ~hidden
+    done = np.where(drawn, chance, 1.0)
+    paid = np.where(drawn, outcomes.paid, 0.0)
     sign = np.where(by_challenger, 1.0, -1.0)
-    factor = np.divide(sign, done, out=np.zeros(len(done)), where=differs & (done > 0.0))
-    return replace(_trial("disagreement", replace(outcomes, paid=paid), differs, factor, never), chance=done)
+    factor = np.divide(sign, done, out=np.zeros(len(done)), where=drawn & (done > 0.0))
+    return replace(_trial("disagreement", replace(outcomes, paid=paid), differs, factor, hidden), chance=done)
 
 
 def _trial(design: str, outcomes: Outcomes, differs: Bools, factor: Floats, unrevealed: Bools) -> Trial:

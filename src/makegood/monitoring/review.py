@@ -6,6 +6,7 @@ reason in words, and every refusal says which evidence is missing and about how 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,6 +116,22 @@ class Challenge:
     plan: Plan | None = None
     guardrails: tuple[Guardrail, ...] = ()
     explore: Mapping[str, Any] | None = None
+
+    def rests_on(self, champion: str) -> dict[str, float | str]:
+        """Return what a change of the champion would rest on, as the ledger keeps it; what is not finite is left out."""
+        figures: dict[str, float | str] = {
+            "champion": champion,
+            "test": self.test,
+            "design": self.design,
+            "evidence": self.evidence,
+            "limit": self.limit,
+            "units": self.units,
+            "gain": self.gain.value,
+            "low": self.gain.low,
+            "high": self.gain.high,
+            "min_gain": self.min_gain,
+        }
+        return {name: kept for name, kept in figures.items() if isinstance(kept, str) or math.isfinite(kept)}
 
 
 @dataclass(frozen=True)

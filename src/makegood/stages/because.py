@@ -76,16 +76,7 @@ def _compared(facts: Facts, rows: Sequence[Ints], models: Sequence[Model]) -> At
     expected = [_expected(log, models, side) for side in rows]  # each (2 models, 2 terms, n, n_options)
     decided = [_decided(log, models, side, own) for own, side in enumerate(rows)]
     seen = [_seen(facts, models, side) for side in rows]  # each (payoffs (2, n, n_options), known (n, n_options))
-    base = [np.stack([part[1], part[1]]) for part in expected]  # the later bundle's, in each world
-    for side in range(2):
-        for terms in range(2):
-            own, other = _halves(log.entity[rows[side]]), 1 - side
-            for world in (side, other):
-                base[side][world, terms] = (
-                    _crossed(expected[side][1, terms], seen[side], terms, own)
-                    if world == side
-                    else _moved_to(expected[side][1, terms], expected[other][1, terms], seen[other], terms)
-                )
+    base = [_worlds(log.entity[side], [part[1] for part in expected], seen, i) for i, side in enumerate(rows)]
     strata = shares.stratify(expected[0][1, 1].max(axis=1), expected[1][1, 1].max(axis=1))
     parts = [
         shares.Rows(
@@ -160,11 +151,6 @@ def _seen(facts: Facts, models: Sequence[Model], rows: Ints) -> tuple[Floats, Fl
     return np.stack(tables), known
 
 
-def _halves(entity: Ints) -> Ints:
-    """Return 0 or 1 (n,) for each row: units in halves, in order of their codes."""
-    return np.asarray(entity % 2)
-
-
 def _line(expected: Floats, paid: Floats, known: Floats) -> tuple[Floats, Floats]:
     """Return shift and slope (n_options,) that bring what was expected to what was paid; a few rows move nothing far."""
     used = known > 0.0
@@ -177,17 +163,20 @@ def _line(expected: Floats, paid: Floats, known: Floats) -> tuple[Floats, Floats
     return d.sum(axis=0) / (n + _PRIOR) - slope * centre, slope
 
 
-def _crossed(expected: Floats, seen: tuple[Floats, Floats], terms: int, half: Ints) -> Floats:
-    """Return what is expected of a period's rows as the other half of its units paid."""
-    out = np.empty(expected.shape)
-    for h in range(2):
-        teach, use = half != h, half == h
-        shift, slope = _line(expected[teach], seen[0][terms][teach], seen[1][teach])
-        out[use] = expected[use] + shift + slope * expected[use]
+def _worlds(entity: Ints, expected: Sequence[Floats], seen: Sequence[tuple[Floats, Floats]], side: int) -> Floats:
+    """Return what the rows of a period are expected to pay in each world under each terms: (2 worlds, 2 terms, n, n_options).
+
+    `expected` (2 terms, n, n_options) of each period is the later bundle's, brought to what that world's rows paid: in the rows' own world
+    to those of the other half of the units (by `entity`), so that none is expected to pay what it paid.
+    """
+    out = np.empty((2, *expected[side].shape))
+    for terms in range(2):
+        mine, (paid, known) = expected[side][terms], seen[side]
+        for half in range(2):
+            teach, use = entity % 2 != half, entity % 2 == half
+            shift, slope = _line(mine[teach], paid[terms][teach], known[teach])
+            out[side, terms][use] = mine[use] + shift + slope * mine[use]
+        (paid, known), theirs = seen[1 - side], expected[1 - side][terms]
+        shift, slope = _line(theirs, paid[terms], known)
+        out[1 - side, terms] = mine + shift + slope * mine
     return out
-
-
-def _moved_to(expected: Floats, theirs: Floats, seen: tuple[Floats, Floats], terms: int) -> Floats:
-    """Return what is expected of one period's rows as those of the other period paid."""
-    shift, slope = _line(theirs, seen[0][terms], seen[1])
-    return np.asarray(expected + shift + slope * expected)

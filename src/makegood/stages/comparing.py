@@ -24,7 +24,9 @@ _TIMED = 200  # decisions of each bundle that are timed, one by one
 
 def challenges(facts: Facts) -> tuple[Challenge, ...]:
     """Return how each bundle on trial stands against the champion, and the champion against the one before it while that is guarded."""
-    found = _together([_challenge(facts, entrant) for entrant in facts.standing.entrants], 1.0 - facts.terms.promote.confidence)
+    entrants = facts.standing.entrants
+    found = _together([_challenge(facts, e) for e in entrants if e.place], 1.0 - facts.terms.promote.confidence)
+    found += [_challenge(facts, e) for e in entrants if not e.place]
     before = facts.standing.before
     if before is not None:
         trial, _ = _drawn(facts, before, mine=facts.standing.champion)
@@ -92,7 +94,7 @@ def exploration(facts: Facts, name: str) -> Exploration | None:
 def _terms(facts: Facts, entrant: Entrant) -> Terms:
     asked = facts.terms.promote
     return Terms(
-        alpha=1.0 - asked.confidence,
+        alpha=planning.spent(1.0 - asked.confidence, entrant.place) if entrant.place else 1.0 - asked.confidence,
         min_gain=asked.min_gain,
         cap=asked.cap,
         least=0.5 if entrant.least is None else entrant.least,
@@ -142,10 +144,26 @@ def _choice(facts: Facts, rows: Ints, name: str) -> Ints:
 
 
 def _drawn(facts: Facts, entrant: Entrant, *, mine: str) -> tuple[Trial, Ints]:
-    """Return the trial in which it was drawn who acts where the two differ, and its decisions; `mine` is whose gain is asked for."""
+    """Return the trial in which it was drawn who acts where the two differ, and its decisions; `mine` is whose gain is asked for.
+
+    Where they differ and nothing was left to chance, as once the money for exploring is spent, or where what was done will never tell what
+    it paid, as after an erasure, a decision counts at its worst: what was never tried is not taken to be as good.
+    """
+    log, champion = facts.log, facts.standing.champion
+    other = entrant.model if mine == champion else champion
     rows = _in_trial(facts, entrant)
-    chance = facts.log.chances[rows, facts.log.decided[rows]]
-    return experiments.weighted(facts.firsts.take(rows), chance < 1.0, facts.of(mine)[rows], chance), rows
+    ours, theirs = (_choice(facts, rows, name) for name in (mine, other))
+    there = (ours >= 0) & (theirs >= 0)  # both scored it: else it was not on trial
+    rows, ours, theirs = rows[there], ours[there], theirs[there]
+    outcomes, differs, chance = facts.firsts.take(rows), ours != theirs, log.chances[rows, log.decided[rows]]
+    unseen = differs & ((chance >= 1.0) | ~outcomes.testable)
+    if unseen.any():
+        at = np.arange(int(unseen.sum()))
+        low, high = pricing.ends(log, facts.model(entrant.model), rows[unseen])
+        worst = outcomes.worst.copy()
+        worst[unseen] = low[at, ours[unseen]] - high[at, theirs[unseen]]
+        outcomes = replace(outcomes, worst=worst)
+    return experiments.weighted(outcomes, differs, facts.of(mine)[rows], chance, unseen), rows
 
 
 # ---------------------------------------------------------------------------------------------------------------- guardrails

@@ -18,6 +18,7 @@ from makegood.monitoring import maturity, realised
 from makegood.stages import pricing
 from makegood.stages.observe import Log
 
+YEAR_US = 365 * 86_400_000_000
 SAMPLE = 20_000
 """The most decisions whose inputs are read for one question: whole units, drawn by a hash."""
 
@@ -27,11 +28,24 @@ class Entrant:
     """A bundle on trial `since` a time (microseconds since 1970, UTC): decisions from before it was registered do not count.
 
     `least` is the least chance with which it, or the champion, acted where the two differ; None where it is only scored beside it.
+    `place` is which challenger of its year it is, from 1 on: together they spend one year's chance of a false promotion. 0 is a
+    champion of before, which guards the one that took its place.
     """
 
     model: str
     since: int
     least: float | None = None
+    place: int = 1
+
+
+def place(tried: Mapping[str, int], model: str) -> int:
+    """Return which challenger of its year a bundle is, of those that were `tried`, each since a time (microseconds).
+
+    >>> place({"a": 0, "b": 7, "c": YEAR_US + 3}, "c")
+    2
+    """
+    since = tried[model]
+    return sum(since - YEAR_US < at <= since for at in tried.values())
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,8 @@ class Facts:
         if self.terms.missing == "failure":
             low, _ = pricing.ends(log, model, rows)
             worst = low[np.arange(len(rows)), np.maximum(done, 0)]
+            known = np.isfinite(worst)  # of erased inputs nobody knows it: then it is the worst that any other decision can come to
+            worst[~known] = worst[known].min() if known.any() else 0.0
         return maturity.Outcomes(
             log.at[rows], log.entity[rows], log.promise[rows], paid, log.known_at[rows], revealed, np.maximum(done, 0), worst
         )

@@ -39,10 +39,15 @@ class Told:
     injected: str = ""
 
 
-def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, said: Told = Told()) -> Review:
+_TOLD = Told()
+
+
+def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, said: Told = _TOLD, *, thorough: bool = True) -> Review:
     """Return what the decisions in a log say at `now` (microseconds since 1970, UTC), with a verdict and its reason.
 
-    `models` are the bundles by the names that the log knows them by. Raises `Refused` where the champion's is not among them.
+    `models` are the bundles by the names that the log knows them by. A review that is not `thorough` is of what decides the next step
+    alone: money, the promise test and the trials, and leaves out drift, attribution and values, which ask the bundles about many rows.
+    Raises `Refused` where the champion's bundle is not among the models.
     """
     facts = Facts(log, models, standing, now)
     with facts.timed("outcomes"):
@@ -52,29 +57,23 @@ def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, 
     with facts.timed("money"):
         money = _money(facts, outcomes)
         mine = facts.of(standing.champion)
+        due, waiting = mine & facts.due, mine & ~facts.due
         promised, earned, gap = realised.earned(_only(money, mine), log.unit)
         periods = realised.periods(money, log.names, _edges(facts), log.unit)
-        waiting = mine & ~facts.due
-        coming = promise.outlook(log.promise[waiting], log.promise[mine & facts.due], log.unit, clusters=log.entity[waiting])
+        coming = promise.outlook(log.promise[waiting], log.promise[due], log.unit, clusters=log.entity[waiting])
         curve = maturity.curve(outcomes.take(np.flatnonzero(mine)), now)
     with facts.timed("challengers"):
         challenges = comparing.challenges(facts)
-    with facts.timed("values"):
-        worths, ratio = comparing.worths(facts), comparing.ratio(facts)
-    with facts.timed("drift"):
-        moved = because.moved(facts)
-    with facts.timed("attribution"):
-        attribution = because.attribution(facts, alarm)
-    verdict, why, then = _verdict(facts, alarm, challenges, int((mine & facts.due).sum()))
-    return Review(
+    verdict, why, then = _verdict(facts, alarm, challenges, int(due.sum()))
+    found = Review(
         case=log.case,
         unit=log.unit,
         at=now,
         model=standing.champion,
         n=int(mine.sum()),
-        matured=int((mine & facts.due).sum()),
+        matured=int(due.sum()),
         overridden=int((mine & (log.done != log.decided)).sum()),
-        promised=promised if (mine & facts.due).any() else _mean(log.promise[mine], log.unit),
+        promised=promised if due.any() else _mean(log.promise[mine], log.unit),
         realised=earned,
         gap=gap,
         outlook=coming if waiting.any() else None,
@@ -82,10 +81,10 @@ def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, 
         periods=periods,
         maturity=curve,
         challenges=challenges,
-        drift=moved,
-        attribution=attribution,
-        worths=worths,
-        ratio=ratio,
+        drift=(),
+        attribution=None,
+        worths=(),
+        ratio=None,
         verdict=verdict,
         why=why,
         next=then,
@@ -93,6 +92,18 @@ def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, 
         replayed=said.replayed,
         injected=said.injected,
     )
+    return _explained(facts, found) if thorough else found
+
+
+def _explained(facts: Facts, found: Review) -> Review:
+    """Return a review with why the money is as it is, and what other bundles would have earned."""
+    with facts.timed("values"):
+        worths, ratio = comparing.worths(facts), comparing.ratio(facts)
+    with facts.timed("drift"):
+        moved = because.moved(facts)
+    with facts.timed("attribution"):
+        attribution = because.attribution(facts, found.alarm)
+    return replace(found, worths=worths, ratio=ratio, drift=moved, attribution=attribution)
 
 
 # ------------------------------------------------------------------------------------------------------------------- promise
