@@ -13,35 +13,19 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 
+from figure import Figure
 from makegood.contracts import Bools, Estimate, Floats, Ints
 from makegood.monitoring import bounds, exploring, logged
 
 STREAMS = 8
 """Seeds of the bootstrap that repetitions take in turn."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured, its Monte Carlo standard error, and between what it must lie; an attack must lie outside."""
-
-    value: float
-    error: float
-    least: float
-    most: float
-    attack: bool = False
-
-    def holds(self, errors: float = 0.0) -> bool:
-        """Return whether the figure lies in its bounds, widened by so many standard errors; of an attack, whether it lies outside."""
-        if self.attack:
-            return bool(self.value < self.least - errors * self.error or self.value > self.most + errors * self.error)
-        return bool(self.least - errors * self.error <= self.value <= self.most + errors * self.error)
 
 
 def _rate(hits: list[bool], least: float, most: float, attack: bool = False) -> Figure:
@@ -384,8 +368,8 @@ def main() -> None:
     for name, (repetitions, _, simulate) in SIMULATIONS.items():
         start = time.perf_counter()
         figure = simulate(max(int(repetitions * share), 40))
-        found[name] = {**asdict(figure), "holds": figure.holds(), "seconds": round(time.perf_counter() - start, 1)}
-        word = "holds" if figure.holds() else "FAILS"
+        found[name] = {**figure.to_json(), "holds": figure.holds(0.0), "seconds": round(time.perf_counter() - start, 1)}
+        word = "holds" if figure.holds(0.0) else "FAILS"
         print(f"{word}  {figure.value:.5f} ± {figure.error:.5f} in [{figure.least:.4f}, {figure.most:.4f}]  {name}", flush=True)
     if share == 1.0:
         result.write("logged_value", {"apart_from_obp": apart, "simulations": found}, ("numpy", "scipy"))

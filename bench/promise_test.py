@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 
+from figure import Figure
 from makegood.contracts import Floats, Ints
 from makegood.monitoring import promise
 from makegood.monitoring.maturity import NEVER, Outcomes
@@ -29,26 +29,6 @@ LIMIT, TICKS, SOON = 1000.0, 10_000, 100
 MINUTE, DELAY, SHARED = 60_000_000, 300, 50  # ticks come a minute apart; outcomes take 300 ticks; 50 share a shock
 
 World = Callable[[Generator], tuple[Outcomes, Terms]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured, its Monte Carlo standard error, and between what it must lie; an attack must lie outside."""
-
-    value: float
-    error: float
-    least: float
-    most: float
-    attack: bool = False
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain data; an end that is open is None, since JSON has no infinity."""
-        return {**asdict(self), "most": self.most if np.isfinite(self.most) else None}
-
-    def holds(self, errors: float = 3.0) -> bool:
-        """Return whether the figure lies in its bounds, up to so many standard errors; of an attack, whether it lies that far outside."""
-        inside = self.least - errors * self.error <= self.value <= self.most + errors * self.error
-        return bool(inside) != self.attack
 
 
 # ------------------------------------------------------------------------------------------------------------------- kept promises
@@ -248,7 +228,7 @@ def main() -> None:
     for name, simulate in SIMULATIONS.items():
         start = time.perf_counter()
         figures = simulate(int(1000 * share))
-        holds = all(figure.holds() for figure in figures)
+        holds = all(figure.holds(3.0) for figure in figures)
         found[name] = {
             "figures": [figure.to_json() for figure in figures],
             "holds": holds,

@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
+from figure import Figure
 from makegood.contracts import Bools, Floats, Ints
 from makegood.monitoring import asymptotic, betting, experiments, planning
 from makegood.monitoring.experiments import Terms, Trial
@@ -120,22 +121,6 @@ def verdict(rows: list[dict[str, object]], repetitions: int) -> dict[str, bool]:
 
 
 # ----------------------------------------------------------------------------------------------------------- the test as it is run
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured, its Monte Carlo standard error, and between what it must lie; an attack must lie outside."""
-
-    value: float
-    error: float
-    least: float
-    most: float
-    attack: bool = False
-
-    def holds(self, errors: float = 2.33) -> bool:
-        """Return whether the figure lies in its bounds, up to so many standard errors; of an attack, whether it lies that far outside."""
-        inside = self.least - errors * self.error <= self.value <= self.most + errors * self.error
-        return bool(inside) != self.attack
 
 
 MINUTE, UNITS, DELAY = 60_000_000, 10_000, 500  # units come a minute apart; outcomes take 500 minutes
@@ -346,8 +331,8 @@ def main() -> None:
     with ProcessPoolExecutor() as pool:
         tables = [pool.submit(table, repetitions, chance) for chance in CHANCES]
         for name, figures in pool.map(partial(_simulated, repetitions=runs), SIMULATIONS):
-            holds = all(figure.holds() for figure in figures)
-            simulations[name] = {"figures": [asdict(figure) for figure in figures], "holds": holds}
+            holds = all(figure.holds(2.33) for figure in figures)
+            simulations[name] = {"figures": [figure.to_json() for figure in figures], "holds": holds}
             shown = "; ".join(f"{figure.value:.4g} ± {figure.error:.2g} in [{figure.least:g}, {figure.most:g}]" for figure in figures)
             print(f"{'holds' if holds else 'FAILS'}  {name}: {shown}", flush=True)
         for found in tables:

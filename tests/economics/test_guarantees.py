@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+from tests import benches
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "guarantees.py"
-spec = importlib.util.spec_from_file_location("guarantees", SCRIPT)
-assert spec
-assert spec.loader
-guarantees = importlib.util.module_from_spec(spec)
-sys.modules["guarantees"] = guarantees  # dataclasses look their module up
-spec.loader.exec_module(guarantees)
+guarantees = benches.load("guarantees")
 
 SHARE = 0.1
 """Of the full repetitions."""

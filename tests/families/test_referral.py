@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import benches
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "referral.py"
-spec = importlib.util.spec_from_file_location("referral", SCRIPT)
-assert spec
-assert spec.loader
-referral = importlib.util.module_from_spec(spec)
-sys.modules["referral"] = referral  # dataclasses look their module up
-spec.loader.exec_module(referral)
+referral = benches.load("referral")
 
 SEEDS = 6  # the fewest that have an interval
 

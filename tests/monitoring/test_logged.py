@@ -1,25 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import benches
 
 from makegood.contracts import Floats, Ints
 from makegood.errors import DataError
 from makegood.monitoring import bounds, logged
 from makegood.monitoring.logged import Decisions, Seen
 
-bench = Path(__file__).resolve().parents[2] / "bench" / "logged_value.py"
-spec = importlib.util.spec_from_file_location("logged_value", bench)
-assert spec
-assert spec.loader
-simulated = importlib.util.module_from_spec(spec)
-sys.modules["logged_value"] = simulated  # dataclasses look their module up
-spec.loader.exec_module(simulated)
+simulated = benches.load("logged_value")
 
 DAY = 86_400_000_000
 

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import benches
 
 from makegood.contracts import Estimate, Floats
 from makegood.errors import CaseError, Refused
@@ -18,13 +16,7 @@ from makegood.monitoring import promise
 from makegood.monitoring.maturity import NEVER, Outcomes
 from makegood.monitoring.promise import State, Terms, Watch
 
-bench = Path(__file__).resolve().parents[2] / "bench" / "promise_test.py"
-spec = importlib.util.spec_from_file_location("promise_test", bench)
-assert spec
-assert spec.loader
-simulated = importlib.util.module_from_spec(spec)
-sys.modules["promise_test"] = simulated  # dataclasses look their module up
-spec.loader.exec_module(simulated)
+simulated = benches.load("promise_test")
 
 DAY = 86_400_000_000
 
@@ -48,14 +40,14 @@ TERMS = Terms(bound=10.0, tolerance=0.5, limit=1000.0, delay_us=3 * DAY, floor=1
 @pytest.mark.parametrize("name", simulated.SIMULATIONS)
 def test_what_is_promised_holds_and_what_is_wrong_fails(name: str) -> None:
     for figure in simulated.SIMULATIONS[name](100):
-        assert figure.holds(), figure
+        assert figure.holds(3.0), figure
 
 
 def test_a_check_that_fails_is_noticed() -> None:
-    assert simulated.Figure(900.0, 20.0, 1000.0, np.inf).holds() is False
-    assert simulated.Figure(950.0, 20.0, 1000.0, np.inf).holds() is True
-    assert simulated.Figure(950.0, 20.0, 1000.0, np.inf, attack=True).holds() is False
-    assert simulated.Figure(900.0, 20.0, 1000.0, np.inf, attack=True).holds() is True
+    assert simulated.Figure(900.0, 20.0, 1000.0, np.inf).holds(3.0) is False
+    assert simulated.Figure(950.0, 20.0, 1000.0, np.inf).holds(3.0) is True
+    assert simulated.Figure(950.0, 20.0, 1000.0, np.inf, attack=True).holds(3.0) is False
+    assert simulated.Figure(900.0, 20.0, 1000.0, np.inf, attack=True).holds(3.0) is True
 
 
 # ----------------------------------------------------------------------------------------------------------------------- evidence

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from tests import benches
 
 from makegood.monitoring import asymptotic, betting
 
-bench = Path(__file__).resolve().parents[2] / "bench" / "promotion.py"
-spec = importlib.util.spec_from_file_location("promotion", bench)
-assert spec
-assert spec.loader
-simulated = importlib.util.module_from_spec(spec)
-sys.modules["promotion"] = simulated  # dataclasses look their module up
-spec.loader.exec_module(simulated)
+simulated = benches.load("promotion")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", simulated.SIMULATIONS)
 def test_what_is_promised_holds_and_what_is_wrong_fails(name: str) -> None:
     for figure in simulated.SIMULATIONS[name](80):
-        assert figure.holds(), figure
+        assert figure.holds(2.33), figure
 
 
 @pytest.mark.slow
@@ -56,10 +47,10 @@ def test_challengers_have_the_gain_that_is_said() -> None:
 
 
 def test_a_check_that_fails_is_noticed() -> None:
-    assert simulated.Figure(0.20, 0.02, 0.0, 0.05).holds() is False
-    assert simulated.Figure(0.09, 0.02, 0.0, 0.05).holds() is True
-    assert simulated.Figure(0.09, 0.02, 0.0, 0.05, attack=True).holds() is False
-    assert simulated.Figure(0.20, 0.02, 0.0, 0.05, attack=True).holds() is True
+    assert simulated.Figure(0.20, 0.02, 0.0, 0.05).holds(2.33) is False
+    assert simulated.Figure(0.09, 0.02, 0.0, 0.05).holds(2.33) is True
+    assert simulated.Figure(0.09, 0.02, 0.0, 0.05, attack=True).holds(2.33) is False
+    assert simulated.Figure(0.20, 0.02, 0.0, 0.05, attack=True).holds(2.33) is True
     row = {"chance": 0.0, "gain": 0.0, "design": "", "method": "", "promoted": 0.0, "error": 0.0}
     table = [
         {**row, "chance": c, "gain": g, "design": d, "method": m, "promoted": 0.2 if g == 0.0 else 0.5}

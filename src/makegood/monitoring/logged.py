@@ -198,6 +198,20 @@ def cross_fitted(decisions: Decisions, fit: Callable[[Ints, Ints], Floats]) -> F
     return q
 
 
+def stretched(n: Floats, sm: Floats, sd: Floats, smm: Floats, smd: Floats) -> tuple[Floats, Floats]:
+    """Return shift and slope of regressions of d = r − m on m, of their sums Σ1, Σm, Σd, Σm², Σmd, as if ten more rows had agreed with m.
+
+    >>> sums = (np.array([total]) for total in (1000.0, 2000.0, 3000.0, 5000.0, 7000.0))  # m is 1 or 3, and r is 2m + 1
+    >>> [part.round(1).tolist() for part in stretched(*sums)]
+    [[1.0], [1.0]]
+    """
+    centre = sm / np.maximum(n, 1.0)
+    within = np.maximum(smm - n * centre**2, 0.0)  # Σ(m − centre)²
+    scale = within * (1.0 + _PRIOR / np.maximum(n, 1.0))
+    slope = np.divide(smd - centre * sd, scale, out=np.zeros(len(n)), where=within > 1e-9 * np.maximum(smm, 1e-300))
+    return sd / (n + _PRIOR) - slope * centre, slope
+
+
 def recalibrated(decisions: Decisions, seen: Seen, expected: Floats) -> Floats:
     """Return q̂ (n, n_options): the payoffs that a bundle `expected`, option by option moved and stretched to what earlier rows paid.
 
@@ -216,12 +230,8 @@ def recalibrated(decisions: Decisions, seen: Seen, expected: Floats) -> Floats:
         m, cell = q[rows, a], cells.cell[rows]
         d = seen.paid[rows, a] - m
         sums = [np.bincount(cell, part, len(cells.earlier)) for part in (None, m, d, m * m, m * d)]
-        n, sm, sd, smm, smd = (cells.earlier @ part for part in sums)
-        centre = sm / np.maximum(n, 1.0)
-        within = np.maximum(smm - n * centre**2, 0.0)  # Σ(m − centre)²
-        scale = within * (1.0 + _PRIOR / np.maximum(n, 1.0))
-        slope = np.divide(smd - centre * sd, scale, out=np.zeros(len(n)), where=within > 1e-9 * np.maximum(smm, 1e-300))
-        shift = sd / (n + _PRIOR) - slope * centre
+        n, sm, sd, smm, smd = (np.asarray(cells.earlier @ part, dtype=np.float64) for part in sums)
+        shift, slope = stretched(n, sm, sd, smm, smd)
         q[:, a] += shift[cells.cell] + slope[cells.cell] * q[:, a]
     return q
 

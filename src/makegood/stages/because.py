@@ -22,7 +22,6 @@ from makegood.stages.observe import Log
 FEWEST = 200
 """Decisions with a payoff that each of two periods must have before they are compared."""
 _RECENT = 1_000
-_PRIOR = 10.0  # rows that a bundle's expectation is worth when it is stretched to what rows paid
 
 
 def moved(facts: Facts) -> tuple[Moved, ...]:
@@ -154,13 +153,8 @@ def _seen(facts: Facts, models: Sequence[Model], rows: Ints) -> tuple[Floats, Fl
 def _line(expected: Floats, paid: Floats, known: Floats) -> tuple[Floats, Floats]:
     """Return shift and slope (n_options,) that bring what was expected to what was paid; a few rows move nothing far."""
     used = known > 0.0
-    n = used.sum(axis=0)
     m, d = np.where(used, expected, 0.0), np.where(used, paid - expected, 0.0)
-    centre = m.sum(axis=0) / np.maximum(n, 1)
-    within = (np.where(used, expected - centre, 0.0) ** 2).sum(axis=0)
-    scale = within * (1.0 + _PRIOR / np.maximum(n, 1))
-    slope = np.divide((np.where(used, expected - centre, 0.0) * d).sum(axis=0), scale, out=np.zeros(len(n)), where=within > 1e-12)
-    return d.sum(axis=0) / (n + _PRIOR) - slope * centre, slope
+    return logged.stretched(*(part.sum(axis=0) for part in (used.astype(np.float64), m, d, m * m, m * d)))
 
 
 def _worlds(entity: Ints, expected: Sequence[Floats], seen: Sequence[tuple[Floats, Floats]], side: int) -> Floats:
