@@ -28,6 +28,7 @@ from makegood.ledger.reading import Reader
 from makegood.ledger.store import Ledger
 from makegood.monitoring.review import Challenge
 from makegood.reviewing import Asked
+from makegood.serving.locate import LEDGER
 from makegood.stages.facts import YEAR_US, Entrant, Standing
 
 FEEDBACK = "train: {budget: 1s, families: linear}\nfeedback: {review: 1h, missing: 0, promote: {cap: [-2500, 500]}}"
@@ -270,3 +271,20 @@ def test_before_anything_was_decided_a_review_waits(shop: Shop, tmp_path: Path) 
     (broken / "manifest.json").write_text("{}")
     found = reviewing.review("loans", **there).review
     assert (found.n, found.unit, found.verdict) == (0, "EUR", "wait")
+
+
+def test_the_loop_reviews_a_service_that_runs(shop: Shop) -> None:
+    bundle = reviewing.bundles(reviewing.Workspace(shop.space), "loans")[shop.bundles[0]]
+    there = ("--live", "--reviews", "1", "--workspace", shop.space)
+    with serving(shop.space, case=bundle, env={LEDGER: None}) as running, Client(running.url) as client:
+        rows = shop.rows[:50]
+        client.outcomes([Outcome(one, "no") for one in client.decide(rows.drop(columns="bad").to_dict("records"))])
+        shown = CliRunner().invoke(app, ["loop", str(shop.case), "--url", running.url, *map(str, there)])
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.startswith("wait: No decision is due yet")
+        told = CliRunner().invoke(app, ["loop", str(shop.case), "--url", running.url, "--json", *map(str, there)])
+        assert (json.loads(told.stdout)["n"], json.loads(told.stdout)["events"]) == (50, [])
+    for words, got in ((there, "--live without --url"), (("--url", "http://127.0.0.1:1"), "--url without --live")):
+        refused = CliRunner().invoke(app, ["loop", str(shop.case), *map(str, words)])
+        assert isinstance(refused.exception, CaseError)
+        assert refused.exception.problems[0].got == got

@@ -130,7 +130,7 @@ def loop(case: CaseArg, replaying: Replaying, living: Living, workspace: Workspa
     """Close the loop: decide, await outcomes, review, retrain where it pays, and promote what the test says is better.
 
     A case is replayed on its own rows, as if live, by a service of its own; the money is compared with never retraining, with retraining by
-    the calendar, and with an oracle. With --live and --url the same is done with a service that runs.
+    the calendar, and with an oracle. With --live and --url the same is done with a service that runs; --json then prints one object each.
     """
     if living.live != bool(living.url):
         got = "--url without --live" if living.url else "--live without --url"
@@ -167,7 +167,7 @@ def _approve(by: str) -> Any:
 def _live(case: str, living: Living, workspace: Path, *, as_json: bool) -> None:
     from makegood import pipeline
     from makegood.loop import running
-    from makegood.stages.prepare import prepare_rows
+    from makegood.loop.tape import pictured
 
     loaded = pipeline.override(case)
     left = living.reviews or -1
@@ -191,7 +191,7 @@ def _live(case: str, living: Living, workspace: Path, *, as_json: bool) -> None:
 
             print_json(review_json(found) | {"events": [event.kind for event in turn.events]})
 
-    history = prepare_rows(loaded, None, cache()).table
+    loaded, history = pictured(loaded, running.past(loaded, cache=cache()))
     with client(living.url) as service:
         about = running.Live(service, loaded, history, wait, living.by or "loop", _approve(living.by))
         running.live(case, about, workspace=workspace, told=told)

@@ -84,13 +84,18 @@ def loop(
     `data` is a table, or a file's path, in place of `data.source`; `cache` keeps what is fetched from an address. Raises `CaseError`,
     `DataError`, `NotBuilt`, and `Refused` where the first model is worth nothing.
     """
-    given = case.data.source if data is None else data
-    folder = case.folder if data is None else None
+    table = past(case, data, cache)
+    tape = of_table(case, table, drift=options.drift, first=options.first, seed=options.seed, timing=options.timing)
+    return of_tape(tape, workspace=workspace, options=options, progress=progress)
+
+
+def past(case: Case, data: Any = None, cache: Path | None = None) -> pa.Table:
+    """Return the rows of a case as its source has them, or of `data` in its place; raises as `sources.read`, and `NotBuilt`."""
+    given, folder = (case.data.source, case.folder) if data is None else (data, None)
     source = sources.read(given, folder=folder, path=case.data.path, sha256=case.data.sha256 if data is None else None, cache=cache)
     if case.data.path is not None:
         raise NotBuilt(Problem("loop", "paths to images", "tables, and images in arrays", "see ROADMAP.md"))
-    tape = of_table(case, source.table, drift=options.drift, first=options.first, seed=options.seed, timing=options.timing)
-    return of_tape(tape, workspace=workspace, options=options, progress=progress)
+    return source.table
 
 
 def of_tape(tape: Tape, *, workspace: Path | str = HERE, options: Options = DEFAULT, progress: Progress = silent) -> Looped:
