@@ -20,7 +20,7 @@ demo: .venv/.cases
 	@$(BIN)/makegood loop digits --budget 10s
 
 test: lint
-	@$(BIN)/python -m pytest --cov --cov-report=json:.coverage.json --cov-report=
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=json:.coverage.json --cov-report=
 	@$(BIN)/python tools/coverage_gate.py .coverage.json
 
 lint: .venv/.dev

@@ -20,6 +20,7 @@ import httpx2
 import msgspec
 import pytest
 from tests.bundles import ROW
+from tests.pace import allowed
 from tests.serving import lives
 from tests.serving.processes import Running, serving, workspace
 
@@ -135,7 +136,7 @@ def test_no_kill_of_a_service_loses_or_doubles_what_it_answered(services: int, r
                 began = time.perf_counter()
                 at = stack.enter_context(serving(space, env={LEDGER: url, **UNTRACED}))
                 assert at.ask("POST", "/v1/decisions", json=ROW, headers={"Idempotency-Key": f"first-{turn}"}).status_code == 200
-                starts.append(time.perf_counter() - began)
+                starts.append((time.perf_counter() - began) / allowed(1.0))
                 running[turn % services] = at
                 load.addresses[turn % services] = at.address
                 if len(running) < services:
@@ -171,7 +172,7 @@ def test_no_kill_of_a_service_loses_or_doubles_what_it_answered(services: int, r
     assert load.cut >= KILLS, "requests were under way when it was killed"
     assert load.replayed > 0, "some of them had been stored"
     assert len(load.decisions) > 500
-    # Of two, the other one answers all the load meanwhile, on the cores that a start needs.
+    # In seconds of the machine that the bound is for. Of two, the other one answers all the load meanwhile, on the cores that a start needs.
     assert statistics.median(starts) <= 2 * services, sorted(starts)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.bundles import ROW
+from tests.pace import allowed
 from tests.serving import lives
 from tests.serving.processes import command, refused, serving, workspace
 
@@ -69,7 +70,7 @@ def test_the_first_decision_comes_within_two_seconds_of_the_start(space: Path) -
         assert at.stop() == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert min(took, computed) <= 2.0, (took, computed)  # where other work takes the cores, waiting for one is not the service's
+    assert min(took, computed) <= allowed(2.0), (took, computed)  # where other work takes the cores, waiting for one is not the service's
 
 
 def test_a_bundle_is_served_by_its_folder(space: Path) -> None:

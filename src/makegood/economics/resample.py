@@ -124,7 +124,10 @@ def _draws(count: int, repetitions: int, seed: int) -> Ints:
     """Return how often (repetitions, count) each unit is drawn: the same for every figure on the same rows, so kept."""
     rng = np.random.default_rng(seed)
     draws = np.empty((repetitions, count), dtype=np.uint8)
-    for i in range(repetitions):
-        draws[i] = np.bincount(rng.integers(0, count, count), minlength=count)
+    step = max(1, 2**17 // count)  # resamples at a time: a call for each costs more than its draws, all at once outgrow the caches
+    for i in range(0, repetitions, step):
+        some = draws[i : i + step]
+        drawn = rng.integers(0, count, some.shape) + count * np.arange(len(some))[:, None]
+        some[:] = np.bincount(drawn.ravel(), minlength=some.size).reshape(some.shape)
     draws.flags.writeable = False
     return draws
