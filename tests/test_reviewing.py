@@ -194,11 +194,15 @@ def test_who_stands_where_is_a_fold_of_the_promotions() -> None:
     alone = reviewing.stands(promotions(first))
     assert alone == Standing("a", 10)
     tried = reviewing.stands(promotions(first, (20, Promoted("shadow", "b", "", "x")), (30, Promoted("canary", "c", "", "x", share=0.2))))
-    assert tried == Standing("a", 10, (Entrant("b", 20), Entrant("c", 30, 0.2, 2)))
+    assert tried == Standing("a", 10, (Entrant("b", 20), Entrant("c", 30, 0.2, 2, 30)))
     grown = reviewing.stands(
         promotions(first, (30, Promoted("canary", "c", "", "x", share=0.2)), (40, Promoted("canary", "c", "", "x", share=0.5)))
     )
-    assert grown == Standing("a", 10, (Entrant("c", 30, 0.2),))
+    assert grown == Standing("a", 10, (Entrant("c", 30, 0.2, drawn=30),))
+    lent = [first, (20, Promoted("shadow", "c", "", "x")), (30, Promoted("canary", "c", "", "x", share=0.2))]
+    assert reviewing.stands(promotions(*lent)) == Standing("a", 10, (Entrant("c", 20, 0.2, drawn=30),)), "it has been on trial all along"
+    back = reviewing.stands(promotions(*lent, (40, Promoted("shadow", "c", "", "x"))))
+    assert back == Standing("a", 10, (Entrant("c", 20),))
     later = 30 + YEAR_US
     next_year = reviewing.stands(
         promotions(
@@ -208,11 +212,11 @@ def test_who_stands_where_is_a_fold_of_the_promotions() -> None:
     assert next_year == Standing("a", 10, (Entrant("c", later, place=1),))
     terms = {"k": 1.0, "spread": {"": 1.0}, "floor": 1.0, "least": 0.03, "budget": 9.0, "period_s": 60.0}
     explored = reviewing.stands(promotions(first, (30, Promoted("canary", "c", "", "x", explore=terms))))
-    assert explored == Standing("a", 10, (Entrant("c", 30, 0.03),))
+    assert explored == Standing("a", 10, (Entrant("c", 30, 0.03, drawn=30),))
     guarded = reviewing.stands(promotions(first, (50, Promoted("promote", "b", "", "x")), (51, Promoted("shadow", "a", "", "x"))))
     assert guarded == Standing("b", 50, (Entrant("a", 51, place=0),))
     held = reviewing.stands(promotions(first, (50, Promoted("promote", "b", "", "x", holdback=0.1))))
-    assert held == Standing("b", 50, (), Entrant("a", 50, 0.1, 0))
+    assert held == Standing("b", 50, (), Entrant("a", 50, 0.1, 0, 50))
 
 
 def test_what_a_promotion_rests_on_is_finite_and_names_the_champion() -> None:

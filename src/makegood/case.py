@@ -258,10 +258,10 @@ def _ends(value: Any) -> Any:
 class Promote(_Spec):
     """What a challenger must show before it decides, and how it is watched afterwards; money is in the payoffs' unit, a decision."""
 
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     min_gain: Annotated[Number, Field(ge=0)] = 0.0
     cap: Annotated[tuple[Number, Number] | None, BeforeValidator(_ends)] = None  # no payoff lies outside; without it: asymptotic
-    share: Annotated[Number, Field(gt=0, le=0.5)] = 0.5  # of the disagreements, that go to the challenger
+    share: Annotated[Number, Field(gt=0, le=0.9)] = 0.5  # of the disagreements, that go to the challenger
     harm: Annotated[Number, Field(gt=0, le=1)] | None = None  # the largest share of decisions that it may make worse
     latency: Annotated[Number, Field(ge=1)] | None = None  # how many times the champion's time for a decision it may take
     slice_loss: Annotated[Number, Field(ge=0)] | None = None  # that no level of a protected column may lose, a decision

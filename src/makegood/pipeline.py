@@ -54,13 +54,14 @@ def run(
     until: str = "report",
     cache: Path | None = None,
     progress: Progress = _silent,
+    latest: bool = True,
 ) -> Run:
     """Return the finished run of a case: a `Case`, a case file, or the name of a built-in case.
 
     `data` is a polars, pandas or Arrow table, or a file's path, in place of `data.source`; `cache` keeps what `data.source` fetches from an
-    address (by default in ~/.cache/makegood); `candidates` (`makegood.wrap`) train beside the case's own
-    families; `until` is the last stage. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is not worth
-    deploying is a run whose verdict is "refuse", not an error.
+    address (by default in ~/.cache/makegood); `candidates` (`makegood.wrap`) train beside the case's own families; `until` is the last
+    stage; `latest`: from now on the case's name means this run. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is
+    not worth deploying is a run whose verdict is "refuse", not an error.
     """
     started = time.perf_counter()
     if until not in STAGES:
@@ -70,7 +71,7 @@ def run(
     prepared, candidates = _with_models(prepare_rows(case, data, cache), candidates)
     space = Workspace(Path(workspace))
     folder = space.new_run(case.case)
-    record = _Record(prepared, folder, progress, started)
+    record = _Record(prepared, folder, progress, started, latest)
     record.save("case", case.to_json())
     record.save("prepare", prepared.to_json())
     if until == "prepare":
@@ -172,6 +173,7 @@ class _Record:
     folder: Path
     progress: Progress
     started: float
+    latest: bool
 
     def __post_init__(self) -> None:
         self.made_from: dict[str, str] = {"data": self.prepared.source.fingerprint}
@@ -199,7 +201,7 @@ class _Record:
             split=self.prepared.split,
         )
         write_json(self.folder / "run.json", {"made_from": self.made_from, "versions": versions(), **summary(done)})
-        if packed:
+        if packed and self.latest:
             space.finish(self.folder)
         self.progress("done", 1.0)
         return done

@@ -111,7 +111,8 @@ def bundles(workspace: Workspace, case: str, given: Path | None = None) -> dict[
 
 def stands(promotions: Iterable[Stored]) -> Standing | None:
     """Return who stands where after the promotions of a case, in order; None where nothing was promoted yet."""
-    wanted, since, decides, least = Wanted(), dict[tuple[str, str], int](), 0, 0.5
+    wanted, since, decides, least = Wanted(), dict[tuple[str, bool], int](), 0, 0.5
+    drawn = 0
     tried: dict[str, int] = {}  # since when each that never was a champion has been on trial
     for stored in promotions:
         later = after(wanted, stored.event.id, msgspec.json.decode(stored.event.body, type=Promoted))
@@ -121,18 +122,19 @@ def stands(promotions: Iterable[Stored]) -> Standing | None:
             explored = later.canary.explored
             share = later.canary.share if explored is None else explored.least
             least = min(least if same else 0.5, share, 1.0 - share)
-        since = {(name, role): since.get((name, role), stored.event.at) for name in later.names if (role := later.role(name))}
+            drawn = drawn if same else stored.event.at
+        since = {on_trial: since.get(on_trial, stored.event.at) for name in later.names for on_trial in [(name, name != later.champion)]}
         line = {stand.model for stand in later.line}
         tried |= {name: stored.event.at for name in later.names if name not in line and name not in tried}
         wanted = later
     if not wanted.champion:
         return None
     places = {name: place(tried, name) for name in wanted.names if name in tried}
-    entrants = [Entrant(name, since[name, "shadow"], place=places.get(name, 0)) for name in wanted.shadows]
+    entrants = [Entrant(name, since[name, True], place=places.get(name, 0)) for name in wanted.shadows]
     before = None
     if wanted.canary is not None:
         name = wanted.canary.model
-        canary = Entrant(name, since[name, "canary"], least, places.get(name, 0))
+        canary = Entrant(name, since[name, True], least, places.get(name, 0), drawn)
         if any(stand.model == canary.model for stand in wanted.line[:-1]):
             before = canary
         else:
@@ -213,6 +215,8 @@ def promote(
         known = ", ".join(c.model for c in found.challenges) or "none is on trial"
         mend = nearest(name, [c.model for c in found.challenges]) or "let it shadow the champion first, or give --force and --why"
         raise Refused(Problem("MODEL", name or "none", f"a bundle on trial: {known}", mend))
+    if challenge is None and not name:
+        raise CaseError(Problem("MODEL", "none", "a bundle's name, where no test speaks for one", "name it: makegood promote CASE MODEL"))
     if challenge is not None and challenge.decision != "promote" and not asked.force:
         raise Refused(Problem(challenge.model, challenge.decision, "evidence that it earns more", challenge.why))
     proof, holdback = {}, None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from makegood.case import Case
 from makegood.contracts import Estimate
-from makegood.loop.controller import FEWEST, GROWN, Act, Entering, Memory, Terms, entering, hoped, step
+from makegood.loop.controller import FEWEST, GROWN, SOON, Act, Entering, Memory, Terms, entering, hoped, step
 from makegood.monitoring.promise import turned
 from makegood.monitoring.review import Alarm, Challenge, Guardrail, Period, Review
 from makegood.stages.facts import Entrant, Standing
@@ -120,7 +120,7 @@ def test_a_new_model_is_made_as_soon_as_it_is_worth_its_cost_and_before_any_alar
     assert act.verb == "retrain"
     assert act.since == 45 * DAY
     assert "costs 500" in act.why
-    assert memory == Memory(100 * DAY, "a", 1000, were=("a",))
+    assert memory == Memory(100 * DAY, "a", 1000, 45 * DAY, hoped(review(promise=alarm(evidence=6000.0)), champion(), TERMS), were=("a",))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,32 @@ def test_the_same_break_is_retrained_for_again_only_with_more_outcomes() -> None
     again = step(first, later, champion(), TERMS)
     other = step(replace(first, champion="z"), review(at=130, promise=alarm(evidence=6000.0)), champion(), TERMS)
     assert [verbs(acts) for _, acts in (same, soon, again, other)] == [[], [], ["retrain"], ["retrain"]]
+
+
+def test_of_one_break_the_most_is_remembered_that_was_ever_hoped_for() -> None:
+    first, _ = step(Memory(), review(promise=alarm(evidence=60000.0)), champion(), TERMS)
+    less = review(at=130, promise=alarm(evidence=60000.0, ticks=4000), gap=10.0)
+    again, (act,) = step(first, less, champion(), TERMS)
+    assert act.verb == "retrain"
+    assert again.hoped == first.hoped > hoped(less, champion(), TERMS) > 500
+
+
+def test_a_model_of_a_young_world_is_made_anew_as_its_rows_double() -> None:
+    """It learnt on day 60 what had begun on day 50: on day 70 there are twice as many rows of it, and half of what was hoped is half again."""
+    learnt = Memory(60 * DAY, "z", 400, broke=50 * DAY, hoped=4000.0, were=("z", "a"))
+    soon, standing = replace(TERMS, rest_us=9 * DAY), champion(since=61)
+    memory, (act,) = step(learnt, review(at=70), standing, soon)
+    assert (act.verb, act.since, memory.ticks, memory.broke) == ("retrain", None, 0, 50 * DAY)
+    assert "another for 10 days, and now it has for 20: its rows can be expected to teach 1,000 EUR more" in act.why
+    for other, found, where in (
+        (replace(learnt, hoped=1999.0), review(at=70), standing),  # less than it costs
+        (learnt, review(at=69), standing),  # too soon
+        (learnt, review(at=70), champion(since=50)),  # a champion from before the change, which its promise speaks for
+        (replace(learnt, broke=None), review(at=70), standing),
+        (replace(learnt, at=None), review(at=70), standing),
+    ):
+        assert step(other, found, where, replace(soon, rest_us=0))[1] == (), other
+    assert step(learnt, review(at=70), standing, replace(soon, rest_us=11 * DAY))[1] == ()
 
 
 def test_an_alarm_is_told_once() -> None:
@@ -197,8 +223,8 @@ def test_a_new_model_takes_the_place_of_the_one_that_gains_least() -> None:
     trials = champion((Entrant("b", 0), Entrant("c", 5)))
     found = review(challenges=(challenge("b"), replace(challenge("c"), gain=Estimate(1.0, 0.0, 2.0))))
     acts = entering(Entering("d"), FIRST, found, trials, TERMS)
-    assert [(act.verb, act.model) for act in acts] == [("drop", "c"), ("shadow", "d")]
-    assert verbs(entering(Entering("d"), FIRST, found, champion((Entrant("b", 0),)), TERMS)) == ["shadow"]
+    assert [(act.verb, act.model) for act in acts] == [("drop", "c"), ("canary", "d")]
+    assert verbs(entering(Entering("d"), FIRST, found, champion((Entrant("b", 0, 0.5),)), TERMS)) == ["shadow"], "one canary at a time"
     old = replace(FIRST, were=("c", "a"))  # the old champion guards, and is no trial
     assert [act.model for act in entering(Entering("d"), old, found, trials, TERMS)] == ["d"]
 
@@ -211,16 +237,41 @@ def test_a_canary_takes_its_share_and_is_asked_for_where_stakes_are_high() -> No
     assert verbs(entering(Entering("c", refused=True), FIRST, review(), champion(), drawn)) == ["shadow"]
 
 
-def test_where_a_promise_is_shown_to_be_broken_half_of_the_units_are_spared_the_wait() -> None:
-    broken = review(promise=alarm(evidence=8e5, raised=True))
-    (act,) = entering(Entering("c"), FIRST, broken, champion(), TERMS)
+def test_half_of_the_units_are_spared_the_wait_for_the_test_where_that_puts_nobody_at_risk() -> None:
+    (act,) = entering(Entering("c"), FIRST, review(), champion(), TERMS)
     assert (act.verb, act.share, act.asks) == ("canary", 0.5, False)
-    assert "shown to break its promise" in act.why
-    drawn = champion((Entrant("b", 0, 0.5),))
-    assert verbs(entering(Entering("c"), FIRST, broken, drawn, TERMS)) == ["shadow"], "one canary at a time"
-    assert verbs(entering(Entering("c"), FIRST, broken, champion(before=Entrant("b", 0, 0.1)), TERMS)) == ["shadow"]
-    assert verbs(entering(Entering("c", refused=True), FIRST, broken, champion(), TERMS)) == ["shadow"]
-    assert verbs(entering(Entering("c"), FIRST, broken, champion(), replace(TERMS, high_stakes=True))) == ["shadow"]
+    assert "it was made since it can be expected to earn more" in act.why
+    assert verbs(entering(Entering("c"), FIRST, review(), champion(before=Entrant("b", 0, 0.1)), TERMS)) == ["shadow"]
+    assert verbs(entering(Entering("c", refused=True), FIRST, review(), champion(), TERMS)) == ["shadow"]
+    assert verbs(entering(Entering("c"), FIRST, review(), champion(), replace(TERMS, high_stakes=True))) == ["shadow"]
+
+
+def test_a_canary_is_who_earns_most_by_what_is_known() -> None:
+    def after(gains: dict[str, float], holder: str = "", memory: Memory = FIRST, terms: Terms = TERMS, units: int = 900) -> list[str]:
+        """Return what is done with b and c, on trial since day 40, the `holder` as a canary."""
+        trials = champion(tuple(Entrant(name, 40 * DAY, 0.5 if name == holder else None) for name in "bc"))
+        said = tuple(replace(challenge(name), gain=Estimate(gain, math.nan, math.nan), units=units) for name, gain in gains.items())
+        return [f"{act.verb} {act.model}" for act in step(memory, review(at=50, challenges=said), trials, terms)[1]]
+
+    assert after({"b": 3.0, "c": 5.0}) == ["canary c"]
+    assert after({"b": 3.0, "c": 5.0}, "c") == []
+    assert after({"b": 3.0, "c": 5.0}, "b") == ["shadow b", "canary c"]
+    assert after({"b": -3.0, "c": -5.0}) == []
+    assert after({"b": -3.0, "c": -5.0}, "b") == ["shadow b"]
+    assert after({"b": 3.0, "c": math.nan}, "c") == [], "one of which nothing is known yet keeps what it was given"
+    assert after({"b": 3.0, "c": 5.0}, units=SOON - 1) == []
+    assert after({"b": 3.0, "c": 5.0}, memory=replace(FIRST, unfit=frozenset("c"))) == ["canary b"]
+    assert after({"b": 3.0, "c": 5.0}, memory=replace(FIRST, were=("c", "a")))[-1] == "canary b", "the old champion guards, and is no trial"
+    assert after({"b": 3.0}, terms=replace(TERMS, high_stakes=True)) == []
+    assert after({"b": 3.0}, terms=replace(TERMS, mode="canary")) == []
+
+
+def test_a_canary_is_scored_only_once_another_is_promoted() -> None:
+    trials = champion((Entrant("b", 0), Entrant("c", 0, 0.5)))
+    found = review(at=50, challenges=(challenge("b", "promote", 41.0), challenge("c")))
+    assert [f"{act.verb} {act.model}" for act in step(FIRST, found, trials, TERMS)[1]] == ["promote b", "shadow c"]
+    leaves = review(at=50, challenges=(challenge("b", "promote", 41.0), challenge("c", "drop")))
+    assert [f"{act.verb} {act.model}" for act in step(FIRST, leaves, trials, TERMS)[1]] == ["promote b", "drop c"]
 
 
 def test_a_challenger_is_promoted_on_evidence_whose_guardrails_hold() -> None:
@@ -236,10 +287,10 @@ def test_a_challenger_is_promoted_on_evidence_whose_guardrails_hold() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (challenge(decision="wait", evidence=3.0), []),
-        (challenge(decision="promote", evidence=19.0), []),  # not what the evidence says
-        (replace(challenge(decision="promote", evidence=25.0), limit=math.nan), []),
-        (challenge(decision="promote", evidence=25.0, held=(True, None)), []),
+        (challenge(decision="wait", evidence=3.0), ["canary"]),
+        (challenge(decision="promote", evidence=19.0), ["canary"]),  # not what the evidence says
+        (replace(challenge(decision="promote", evidence=25.0), limit=math.nan), ["canary"]),
+        (challenge(decision="promote", evidence=25.0, held=(True, None)), ["canary"]),
         (challenge(decision="promote", evidence=25.0, held=(False, True)), ["drop"]),
         (challenge(decision="drop"), ["drop"]),
         (challenge(decision="failed"), ["drop"]),
@@ -266,7 +317,7 @@ def test_a_trial_without_a_difference_ends_with_the_horizon() -> None:
 
 def test_a_broken_promise_brings_another_challenger_while_one_is_on_trial() -> None:
     found = review(challenges=(challenge(),), promise=alarm(evidence=60000.0))
-    assert verbs(step(Memory(), found, champion((Entrant("b", 90 * DAY),)), TERMS)[1]) == ["retrain"]
+    assert verbs(step(Memory(), found, champion((Entrant("b", 90 * DAY, 0.5),)), TERMS)[1]) == ["retrain"]
     assert step(Memory(), found, champion((Entrant("b", 90 * DAY, 0.5),)), replace(TERMS, mode="canary"))[1] == ()
 
 

@@ -83,7 +83,7 @@ def test_a_canary_decides_on_its_share_of_the_units_by_chances_that_are_logged()
     made.act(Act("canary", "second", "try", share=0.3), made.tape.start)
     made.decide(slice(0, 1600))
     log = made.log()
-    assert made.standing().entrants == (Entrant("second", made.tape.start, 0.3),)
+    assert made.standing().entrants == (Entrant("second", made.tape.start, 0.3, drawn=made.tape.start),)
     assert abs(log.canary.mean() - 0.3) < 0.05
     by_unit = {unit: set(log.canary[log.entity == unit].tolist()) for unit in np.unique(log.entity).tolist()}
     assert all(len(did) == 1 for did in by_unit.values())
@@ -95,6 +95,27 @@ def test_a_canary_decides_on_its_share_of_the_units_by_chances_that_are_logged()
     assert np.allclose(log.chances[place, mine][differs], 0.7)
     assert (log.decided == np.where(log.canary, theirs, mine)).all()
     assert (log.model == log.canary).all()
+
+
+def test_a_trial_goes_on_in_another_role_and_there_is_one_canary() -> None:
+    made, at = house(), small().start
+    made.models["third"] = made.models["second"]
+    made.act(Act("shadow", "second", "try"), at)
+    made.act(Act("shadow", "third", "try"), at + 1)
+    made.act(Act("canary", "second", "it earns more"), at + 2)
+    lent = (Entrant("third", at + 1, place=2), Entrant("second", at, 0.5, drawn=at + 2))
+    assert made.standing().entrants == lent
+    made.decide(slice(0, 400))
+    assert made.log().canary.any()
+    made.act(Act("shadow", "second", "it earns no more"), at + 3)
+    assert set(made.standing().entrants) == {Entrant("second", at), Entrant("third", at + 1, place=2)}
+    made.decide(slice(400, 800))
+    assert not made.log().canary[400:].any()
+    made.act(Act("canary", "third", "it earns more"), at + 4)
+    made.act(Act("canary", "second", "it earns more"), at + 5)
+    assert made.standing().entrants == (Entrant("second", at, 0.5, drawn=at + 5),), "it took the traffic of the other, which left"
+    made.act(Act("promote", "second", "better", share=0.2), at + 6)
+    assert made.standing().before == Entrant(first(made.tape).id, at + 6, 0.2, 0)
 
 
 def test_a_promoted_model_decides_and_the_old_one_guards() -> None:

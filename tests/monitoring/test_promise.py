@@ -255,7 +255,7 @@ def test_too_early_says_how_long() -> None:
 
 def test_a_kept_promise_is_said_in_words() -> None:
     _, alarm = promise.watch(decisions(100, 5.0), TERMS, 500 * DAY)
-    assert alarm.why.startswith("No sign of a broken promise. Over 100 ticks, decisions pay 0 less a decision than promised")
+    assert alarm.why.startswith("No sign of a broken promise. Over 100 ticks, decisions pay what was promised")
     assert alarm.expected_delay == np.inf
     _, alarm = promise.watch(decisions(100, 7.0), TERMS, 500 * DAY, unit="EUR")
     assert "decisions pay 2 EUR more a decision than promised" in alarm.why
@@ -276,7 +276,7 @@ def test_outcomes_that_stop_coming_have_an_alarm_of_their_own() -> None:
     assert not alarm.raised
     assert alarm.missing is not None
     assert alarm.missing.raised
-    assert "Over all 400 ticks, 50.0% of the outcomes do not come; 0.1 are tolerated." in alarm.missing.why
+    assert "Over all 400 ticks, 50.0% of the outcomes had not come when they were due; 10% may be late." in alarm.missing.why
     _, alarm = promise.watch(rows, replace(TERMS, floor=0.2, missing_share=0.6), 500 * DAY)
     assert alarm.missing is not None
     assert not alarm.missing.raised

@@ -105,6 +105,10 @@ def test_periods_are_of_each_model_and_only_of_what_is_due() -> None:
             assert period.gap.low == pytest.approx(own[2].low)
         else:
             assert np.isnan(period.gap.value)
+    bare = realised.periods(given, ["old", "new"], edges, "EUR", bare=True)
+    assert [(p.n, p.matured) for p in bare] == [(p.n, p.matured) for p in found]
+    np.testing.assert_array_equal([p.gap.value for p in bare], [p.gap.value for p in found])
+    assert np.isnan([(p.gap.low, p.gap.high) for p in bare]).all()
 
 
 def test_no_stretch_is_no_period() -> None:

@@ -128,7 +128,7 @@ def test_the_fold_by_hand() -> None:
         says("canary", "b", 0.1),
         says("canary", "b", 0.3),
         says("shadow", "c"),
-        says("shadow", "b"),  # it decides: no shadow
+        says("shadow", "a"),  # it decides: no shadow
         says("rollback", "b"),  # not the champion: a lost race
         says("rollback", "a"),  # nothing before it
     ]
@@ -141,6 +141,7 @@ def test_the_fold_by_hand() -> None:
     assert wanted == Wanted((Stand("a", True, "e1"), Stand("b", False, "x")), Share("c", 0.5, "y"))
     assert after(wanted, "z", says("canary", "d", 0.2)).canary == Share("d", 0.2, "z")
     assert after(wanted, "z", says("retire", "c")).canary is None
+    assert after(wanted, "z", says("shadow", "c")) == Wanted(wanted.line, None, ("c",))
     assert after(wanted, "z", says("canary", "d")) == wanted  # no share
     assert after(wanted, "z", says("rollback", "b")) == Wanted((Stand("a", True, "e1"),))
     assert state([]) == Wanted()
@@ -305,6 +306,9 @@ def test_a_life_of_changes(ledger: Ledger, tmp_path: Path) -> None:
     change(rollouts, "shadow", second.name, by="Ada")
     change(rollouts, "retire", second.name, by="Ada")
     assert rollouts.now.shadows == ()
+    change(rollouts, "canary", second.name, by="Ada", share=0.5)
+    change(rollouts, "shadow", second.name, by="Ada")  # it is scored on, and decides no more
+    assert (rollouts.now.canary, [live.name for live in rollouts.now.shadows]) == (None, [second.name])
     ats = [p.event.at for p in ledger.reader.promotions("loans")]
     assert ats == sorted(set(ats))
 
@@ -321,7 +325,7 @@ def test_changes_that_are_refused(ledger: Ledger, tmp_path: Path, refuser: Live)
     for share in (None, 0.0, 1.0, float("nan"), -0.1):
         no("a number between 0 and 1", "canary", second.name, share=share)
     no("a model other than the champion", "canary", first.name, share=0.1)
-    no("a model that does not decide; this is the champion", "shadow", first.name)
+    no("a model other than the champion", "shadow", first.name)
     no("a champion before this one", "rollback", first.name)
     no("the champion, loans@", "rollback", second.name)
     no("a canary or a shadow; this is the champion", "retire", first.name)

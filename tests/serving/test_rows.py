@@ -53,7 +53,20 @@ def test_rows_keep_their_order_and_what_is_missing_is_missing() -> None:
 
 def test_what_a_row_says_is_kept_as_json_without_what_it_does_not_say() -> None:
     row = {"months": 12, "amount": 5.5, "用途": "车", "customer": 17, "age": None}
-    assert json.loads(msgspec.json.encode(read(row).rows[0])) == {"months": 12, "amount": 5.5, "用途": "车", "customer": 17}
+    assert json.loads(LOANS.kept(read(row).rows[0])) == {"months": 12, "amount": 5.5, "用途": "车", "customer": 17}
+
+
+@pytest.mark.parametrize("odd", ['借款 "金额"', "a\\b", "a\tb"])
+def test_a_column_may_have_any_name(odd: str) -> None:
+    model = loans()
+    columns = [*model.transform.columns, Column(odd, "number", low=-9.0, high=9.0)]
+    named = Model(model.case, model.task, Transform(columns), model.scorer, model.policy, {})
+    reader = Reader({"data": {"group": "customer"}}, [named])
+    asked = read([{**ROW, odd: 4.5, "customer": "c"}, {"amount": 1, "months": 2}], reader)
+    assert reader.raw(asked.rows)[odd] == (4.5, None)
+    assert json.loads(reader.kept(asked.rows[0])) == {**ROW, odd: 4.5, "customer": "c"}
+    assert reader.unit(asked.rows[0]) == "c"
+    assert told(refused({**ROW, odd: "much"}, reader))[0][:2] == (odd, '"much"')
 
 
 @pytest.mark.parametrize(("said", "unit"), [(17, "17"), (17.0, "17"), ("17", "17"), (" a ", "a"), (None, ""), (True, "true")])

@@ -277,8 +277,8 @@ def test_challengers_of_one_year_spend_one_chance_of_a_false_promotion() -> None
         standing = Standing(old, made.start, (Entrant("new", made.start, place=place),))
         (found,) = comparing.challenges(Facts(log, models, standing, made.end + 1))
         limits.append(found.limit)
-    assert sum(1.0 / limit for limit in limits) < 0.05
-    assert limits[0] == pytest.approx(np.pi**2 / 6.0 / 0.05)
+    assert sum(1.0 / limit for limit in limits) < 0.2
+    assert limits[0] == pytest.approx(np.pi**2 / 6.0 / 0.2)
 
 
 def test_a_canary_counts_what_was_never_tried_at_its_worst_and_survives_an_erasure() -> None:
@@ -314,6 +314,12 @@ def test_a_canary_counts_what_was_never_tried_at_its_worst_and_survives_an_erasu
     (fair,) = comparing.challenges(Facts(tried, both, standing, made.end + 1))
     assert fair.design == "disagreement"
     assert "count at their worst" not in fair.why
+    half = made.start + (made.end - made.start) // 2
+    since, later = (
+        comparing.challenges(Facts(tried, both, replace(standing, entrants=(entrant,)), made.end + 1))[0]
+        for entrant in (Entrant("new", half, 0.5), Entrant("new", made.start, 0.5, drawn=half))
+    )
+    assert later == since != fair, "only what is drawn counts where an action hides the outcome"
     spent = apart & ~hers & (np.arange(N) % 2 == 0)  # here the money was gone: the champion acted for certain
     sure = chances.copy()
     sure[spent] = 0.0

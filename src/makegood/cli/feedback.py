@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +110,9 @@ def _say(told: dict[str, Any], as_json: bool) -> None:
 class Replaying:
     """The options of a loop that is replayed."""
 
-    drift: Annotated[str, typer.Option(help="What is injected where rows have no time: sudden, gradual, mix, outage or stable.")] = "sudden"
+    drift: Annotated[
+        str | None, typer.Option(help="What is injected where rows have no time: sudden, gradual, mix, outage or stable; default: sudden.")
+    ] = None
     first: Annotated[float, typer.Option(help="The share of the rows that is the past, from which the first model is made.")] = 0.4
     budget: Annotated[str | None, typer.Option(help="Seconds for each training, such as 10s; overrides the case.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of the order, of splits and of training; overrides the case.")] = None
@@ -143,8 +147,12 @@ def loop(case: CaseArg, replaying: Replaying, living: Living, workspace: Workspa
     from makegood.report.summary import loop_text
 
     changed = pipeline.override(case, budget=replaying.budget, seed=replaying.seed)
-    options = running.Options(drift=replaying.drift, first=replaying.first, seed=replaying.seed or 0, approve=_approve(living.by))
-    with Progress(as_json) as progress:
+    if replaying.drift is not None and changed.data.time is not None:
+        mend = "leave it out: what changes in them, changed then"
+        raise CaseError(Problem("--drift", replaying.drift, "nothing where rows have a time, in whose order they are replayed", mend))
+    drift = replaying.drift or running.DEFAULT.drift
+    options = running.Options(drift=drift, first=replaying.first, seed=replaying.seed or 0, approve=_approve(living.by))
+    with _told_to_end(), Progress(as_json) as progress:
         done = running.loop(changed, data=replaying.data, workspace=workspace, cache=cache(), options=options, progress=progress)
     if as_json:
         print_json(done.to_json())
@@ -153,6 +161,20 @@ def loop(case: CaseArg, replaying: Replaying, living: Living, workspace: Workspa
     for act in done.asked:
         say(f"waits for a person: {act.verb} {act.model}: {act.why}")
     print(done.page)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Make of SIGTERM an orderly end, with which the service of a replay ends too."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _approve(by: str) -> Any:

@@ -34,6 +34,12 @@ SOON = 150
 GROWN = 1.5
 """By how much the outcomes since the change must have grown before the same champion is retrained for once more."""
 
+DOUBLED = 2.0
+"""By how much the time since a change must have grown, since the last training, before the model of a young world is made anew."""
+
+RIPENED = 0.5
+"""How much of what a first model of a changed world was expected to bring back an old world's worth of its rows adds to that."""
+
 UNNOTICED = 0.0075
 """The share of what the champion earns that a change is expected to take from it if nothing shows of it in its promise, as where it could
 earn more by now than it promises."""
@@ -109,15 +115,20 @@ class Act:
 class Memory:
     """What is remembered from review to review.
 
-    The last training `at`, for which `champion`, and with how many `ticks` since its promise broke (0: it was not for that); whose
-    alarms were `told`, as (model, test); and the champions that there `were`, the one that decides last.
+    The last training `at`, for which `champion`, and with how many `ticks` since its promise broke (0: it was not for that); since when
+    a promise last `broke`, and what a new model was `hoped` to bring back then, in money over the horizon; whose alarms were `told`, as
+    (model, test); the champions that there `were`, the one that decides last; and which models are `unfit` to decide on any unit before a
+    test has spoken for them.
     """
 
     at: int | None = None
     champion: str = ""
     ticks: int = 0
+    broke: int | None = None
+    hoped: float = 0.0
     told: frozenset[tuple[str, str]] = frozenset()
     were: tuple[str, ...] = ()
+    unfit: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -146,18 +157,22 @@ def step(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tu
         entrants=tuple(e for e in standing.entrants if e.model not in leaving),
         before=None if standing.before is None or standing.before.model in leaving else standing.before,
     )
+    changes = (*changes, *_lent(memory, review, staying, terms))
     again = _proposal(memory, review, staying, terms)
     if again is None:
         return memory, (*alarms, *changes)
     ticks = promise.turned(review.alarm)[1] if again.since is not None or review.alarm.raised else 0
+    if again.since is not None:
+        before = memory.hoped if memory.champion == standing.champion and memory.ticks else 0.0  # of the same break
+        memory = replace(memory, broke=again.since, hoped=max(before, hoped(review, standing, terms)))
     memory = replace(memory, at=review.at, champion=standing.champion, ticks=ticks)
     return memory, (*alarms, *changes, again)
 
 
 def entering(made: Entering, memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
     """Return what lets a newly trained model be tried; where there are too many on trial, it takes the place of the one that gains
-    least. It is scored only, but where an action hides outcomes, or the champion is shown to break its promise: then waiting for the
-    test costs most, and half of the units are spared it. One whose verdict is refuse gets no traffic in any case.
+    least. It decides on its share of the units at once, in the place of any other: it was made since it can be expected to earn more, and
+    those are spared the wait for the test. One whose verdict is refuse gets no traffic, and none does where stakes are high.
     """
     model, old = made.model, memory.were[-2] if len(memory.were) > 1 else ""
     gains = {challenge.model: challenge.gain.value for challenge in review.challenges if math.isfinite(challenge.gain.value)}
@@ -167,16 +182,20 @@ def entering(made: Entering, memory: Memory, review: Review, standing: Standing,
         Act("drop", e.model, f"A newer model, {model}, knows more of the world as it is, and this one gains the least of those on trial.")
         for e in ranked[: max(len(ranked) + 1 - room, 0)]
     )
-    staying = [e for e in ranked[len(worn) :] if e.least is not None]
-    free = standing.before is None and not staying and not made.refused
-    if terms.mode == "canary" and free:
+    deciding = [e.model for e in ranked[len(worn) :] if e.least is not None]
+    fit = standing.before is None and not made.refused
+    if terms.mode == "canary" and fit and not deciding:
         why = f"{model} decides on {terms.share:.0%} of the units: what is done decides which outcomes are seen."
         return (*worn, Act("canary", model, why, share=terms.share, asks=terms.high_stakes))
-    if review.alarm.raised and free and not terms.high_stakes:
-        why = f"{model} decides on {terms.share:.0%} of the units until the test knows: the champion is shown to break its promise."
-        return (*worn, Act("canary", model, why, share=terms.share))
+    if terms.mode == "shadow" and fit and not terms.high_stakes:
+        scored = (Act("shadow", other, f"{other} is only scored on: {model} knows more of the world as it is.") for other in deciding)
+        return (*worn, *scored, _canary(model, "it was made since it can be expected to earn more", terms))
     why = f"{model} is scored beside the champion, and never acted on, until the test knows which is better."
     return (*worn, Act("shadow", model, why))
+
+
+def _canary(model: str, reason: str, terms: Terms) -> Act:
+    return Act("canary", model, f"{model} decides on {terms.share:.0%} of the units until the test knows: {reason}.", share=terms.share)
 
 
 # ------------------------------------------------------------------------------------------------------------------ parts of a step
@@ -233,7 +252,32 @@ def _tried(memory: Memory, review: Review, standing: Standing, terms: Terms) -> 
             over.append(Act("drop", entrant.model, challenge.why))
         elif review.at - entrant.since > terms.horizon_us:
             over.append(Act("drop", entrant.model, "No difference was shown in all the time over which its gain was to be counted."))
-    return (max(better, key=lambda found: found[0])[1], *over) if better else tuple(over)
+    if not better:
+        return tuple(over)
+    promoted = max(better, key=lambda found: found[0])[1]
+    leaving = {promoted.model, *(act.model for act in over)}
+    drawn = [] if promoted.share is not None else [e.model for e in trials if e.least is not None and e.model not in leaving]
+    return (promoted, *over, *(Act("shadow", model, f"{model} is scored beside the new champion, and not acted on.") for model in drawn))
+
+
+def _lent(memory: Memory, review: Review, standing: Standing, terms: Terms) -> tuple[Act, ...]:
+    """Return what gives a canary's units to the challenger that earns most by what is known, and to none that earns less than the champion.
+
+    The economics propose: of two models the one that is likelier to earn more should decide where nothing else is lost by it. That is so
+    where an outcome tells of every action: the test, which alone changes the champion, learns as much from a row whoever decides on it.
+    """
+    if terms.mode == "canary" or terms.high_stakes or standing.before is not None:
+        return ()
+    known = {c.model: c.gain.value for c in review.challenges if c.units >= SOON and math.isfinite(c.gain.value)}
+    trials = [e for e in standing.entrants if e.model not in memory.were[-2:-1] and e.model not in memory.unfit]
+    holder = next((e.model for e in trials if e.least is not None), "")
+    best = max((e.model for e in trials if known.get(e.model, 0.0) > 0.0), key=lambda model: known[model], default="")
+    if holder == best or (holder and holder not in known) or not (best or known.get(holder, 0.0) < 0.0):
+        return ()
+    acts = [Act("shadow", holder, f"{holder} is only scored on: by what is known so far it earns no more.")] if holder else []
+    if best:
+        acts.append(_canary(best, f"so far it earns {known[best]:,.3g} {review.unit} more a decision", terms))
+    return tuple(acts)
 
 
 def _promotion(challenge: Challenge, entrant: Entrant, review: Review, terms: Terms) -> Act:
@@ -253,7 +297,9 @@ def _proposal(memory: Memory, review: Review, standing: Standing, terms: Terms) 
     """Return the retraining that is worth its cost now, if any is."""
     if review.at < standing.since + terms.rest_us or (terms.mode == "canary" and (standing.before is not None or standing.entrants)):
         return None
-    return _mending(memory, review, standing, terms) or _looking(memory, review, standing, terms)
+    return (
+        _mending(memory, review, standing, terms) or _ripening(memory, review, standing, terms) or _looking(memory, review, standing, terms)
+    )
 
 
 def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
@@ -272,6 +318,25 @@ def _mending(memory: Memory, review: Review, standing: Standing, terms: Terms) -
     return Act("retrain", standing.champion, why, since=began)
 
 
+def _ripening(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
+    """Return a retraining since the champion learnt a changed world from its first rows, of which there are many more by now.
+
+    What a model lacks for want of rows falls as one over their number.
+    """
+    if memory.broke is None or memory.at is None or standing.since <= memory.broke:
+        return None
+    young, old = memory.at - memory.broke, review.at - memory.broke
+    gain = RIPENED * memory.hoped * (1.0 - young / old)
+    if old < DOUBLED * young or review.at < memory.at + terms.rest_us or not gain > terms.cost:
+        return None
+    why = (
+        f"When a model was last made, the world had been another for {young / 86400e6:,.0f} days, and now it has for {old / 86400e6:,.0f}: "
+        f"its rows can be expected to teach {gain:,.4g} {review.unit} more over the {terms.horizon_us / 86400e6:,.0f} days for which that "
+        f"counts; it costs {terms.cost:,.4g}."
+    )
+    return Act("retrain", standing.champion, why)
+
+
 def _looking(memory: Memory, review: Review, standing: Standing, terms: Terms) -> Act | None:
     """Return a retraining since the world may have changed in a way that no promise shows; only the longer ago the last one was."""
     waited = review.at - (standing.since if memory.at is None else memory.at)
@@ -279,11 +344,12 @@ def _looking(memory: Memory, review: Review, standing: Standing, terms: Terms) -
     if not (spent > 0 and review.matured >= FEWEST and waited >= terms.rest_us):
         return None
     chance = min(waited / terms.per_us, 1.0)
-    gain = chance * UNNOTICED * review.realised.value * review.n / spent * terms.horizon_us
+    gain = chance * UNNOTICED * review.realised.value * _pace(review, standing) * terms.horizon_us
     if not gain > terms.cost:
         return None
+    kept = "A broken promise was not mended" if review.alarm.raised else "The promise is kept"
     why = (
-        f"The promise is kept, but nobody has looked for {waited / 86400e6:,.0f} days whether a new model would earn more. With one "
+        f"{kept}, but nobody has looked for {waited / 86400e6:,.0f} days whether a new model would earn more. With one "
         f"change in {terms.per_us / 86400e6:,.0f} days, and {UNNOTICED:.2%} of what is earned at stake, that is worth "
         f"{gain:,.4g} {review.unit}; it costs {terms.cost:,.4g}."
     )
@@ -301,8 +367,7 @@ def hoped(review: Review, standing: Standing, terms: Terms) -> float:
     alarm = review.alarm
     calm = alarm.limit * terms.probability  # N
     odds = (alarm.evidence - alarm.ticks) / calm if 0.0 < calm < math.inf else 0.0
-    spent = review.at - standing.since
-    if not (odds > 0.0 and spent > 0):
+    if not (odds > 0.0 and review.at > standing.since):
         return 0.0
     chance = odds / (1.0 + odds) if odds < math.inf else 1.0
     began, _ = promise.turned(alarm)
@@ -313,5 +378,12 @@ def hoped(review: Review, standing: Standing, terms: Terms) -> float:
     ]
     rows = sum(n for _, n in lost)
     loss = sum(gap * n for gap, n in lost) / rows if rows else review.gap.value
-    money = chance * RECOVERED * loss * review.n / spent * terms.horizon_us
+    money = chance * RECOVERED * loss * _pace(review, standing) * terms.horizon_us
     return money if money > 0.0 else 0.0
+
+
+def _pace(review: Review, standing: Standing) -> float:
+    """Return how many decisions there are in a microsecond, whoever takes them."""
+    made = sum(p.n for p in review.periods)
+    since = min((p.start for p in review.periods), default=review.at)
+    return made / (review.at - since) if made and review.at > since else review.n / max(review.at - standing.since, 1)

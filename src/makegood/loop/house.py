@@ -6,7 +6,7 @@ Two houses keep the same rules: `inside` decides in this process, which is fast,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from makegood.errors import DataError, Refused
@@ -109,6 +109,7 @@ def turn(house: House, memory: Memory, manner: Manner, now: int) -> Turn:
             trained.append(made)
             events.append(Event(now, "retrained", f"{made.name}: {act.why} {made.words}"))
             new = controller.Entering(made.name, made.verdict == "refuse")
+            memory = replace(memory, unfit=memory.unfit | {made.name}) if new.refused else memory
             follow = controller.entering(new, memory, review, house.standing(), terms)
         else:
             follow = (act,)

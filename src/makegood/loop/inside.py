@@ -190,17 +190,20 @@ class Inside:
         others = tuple(e for e in standing.entrants if e.model != act.model)
         match act.verb:
             case "shadow":
-                entrant = Entrant(act.model, now, place=self._place(act.model, now))
+                self._freed(act.model)
+                entrant = Entrant(act.model, self._since_of(act.model, now), place=self._place(act.model, now))
                 self._standing = Standing(standing.champion, standing.since, (*others, entrant), standing.before)
-            case "canary":
-                entrant = Entrant(act.model, now, self._drawn(act.model, act.share or 0.5), self._place(act.model, now))
+            case "canary":  # it takes the traffic of any other
+                since, least = self._since_of(act.model, now), self._drawn(act.model, act.share or 0.5)
+                entrant = Entrant(act.model, since, least, self._place(act.model, now), now)
+                others = tuple(e for e in others if e.least is None)
                 self._standing = Standing(standing.champion, standing.since, (*others, entrant), standing.before)
             case "promote":
-                self._canary = None
+                self._freed(act.model)
                 self._line.append(act.model)
-                if act.share:
+                if act.share:  # which takes the traffic of any other canary
                     before = Entrant(standing.champion, now, self._drawn(standing.champion, act.share), place=0)
-                    self._standing = Standing(act.model, now, others, before)
+                    self._standing = Standing(act.model, now, tuple(e for e in others if e.least is None), before)
                 else:  # nothing is left to chance: it is scored in the shadow of the new one
                     self._standing = Standing(act.model, now, (*others, Entrant(standing.champion, now, place=0)))
             case "rollback":
@@ -215,6 +218,10 @@ class Inside:
                 self._standing = Standing(standing.champion, standing.since, others, kept)
             case "alarm" | "retrain":
                 pass
+
+    def _since_of(self, name: str, now: int) -> int:
+        """Return since when a model has been on trial: from now on, unless it is."""
+        return next((e.since for e in self._standing.entrants if e.model == name), now)
 
     def _drawn(self, name: str, share: float) -> float:
         """Let a model decide on a share of the units; return the least chance of either where the two differ."""

@@ -156,7 +156,9 @@ def retrain(past: Past, now: int, workspace: Path | None, *, plain: bool = False
 
 
 def _made(case: Case, rows: pa.Table, workspace: Path | None) -> models.Model:
-    return learnt(case, rows) if workspace is None else models.load(_bundle(pipeline.run(case, data=rows, workspace=workspace)))
+    if workspace is None:
+        return learnt(case, rows)
+    return models.load(_bundle(pipeline.run(case, data=rows, workspace=workspace, latest=False)))
 
 
 def learnt(case: Case, rows: pa.Table) -> models.Model:

@@ -99,18 +99,19 @@ def past(case: Case, data: Any = None, cache: Path | None = None) -> pa.Table:
 
 
 def of_tape(tape: Tape, *, workspace: Path | str = HERE, options: Options = DEFAULT, progress: Progress = silent) -> Looped:
-    """Return the loop of a tape: a first model of its history, what acting on feedback makes of it, and the other arms beside."""
-    space, seconds, began = Workspace(Path(workspace)), dict[str, float](), time.perf_counter()
+    """Return the loop of a tape: a first model of its history, what acting on feedback makes of it, and the other arms beside.
+
+    What it makes lies in a workspace of its own, in that of the case: nobody is to be served by a model of a replay.
+    """
+    folder, seconds, began = Workspace(Path(workspace) / tape.case.case).new_run("loops"), dict[str, float](), time.perf_counter()
     progress("the first model", 0.0)
-    run = pipeline.run(tape.case, data=tape.history, workspace=space.root)
+    run = pipeline.run(tape.case, data=tape.history, workspace=folder)
     if run.bundle is None or run.evaluation is None or run.evaluation.verdict != "deploy":
         why = "" if run.evaluation is None else run.evaluation.why
         raise Refused(Problem("the first model", "verdict refuse", "one that is worth deploying, to begin with", why))
     seconds["first"] = time.perf_counter() - began
-    folder = space.root / tape.case.case / "loops" / run.id
-    folder.mkdir(parents=True, exist_ok=True)
     manner = Manner(Terms.of(tape.case), options.approve, thorough=True)
-    place = replace(locate(str(run.bundle), space.root), replay=Replay(f"sqlite:///{(folder / 'replay.sqlite').resolve()}"))
+    place = replace(locate(str(run.bundle), folder), replay=Replay(f"sqlite:///{(folder / 'replay.sqlite').resolve()}"))
     played, paid = _served(tape, place, manner, progress) if options.served else _inside(tape, place, manner, progress)
     mine = arms.Lived(paid, tuple((at, manner.terms.cost) for at, _ in played.trained))
     began = time.perf_counter()

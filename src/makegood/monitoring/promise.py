@@ -420,9 +420,18 @@ def watch(outcomes: Outcomes, terms: Terms, now: int, state: Watch | None = None
     pace = len(found) * 86400e6 / (until - began) if until > began else np.inf  # ticks a day
     each = f" {unit}" if unit else ""
     money = _said(
-        terms, promise, pace, lambda gap: f"decisions pay {abs(gap):.3g}{each} {'less' if gap >= 0.0 else 'more'} a decision than promised"
+        terms,
+        promise,
+        pace,
+        _Words(
+            lambda gap: (
+                f"decisions pay {abs(gap):.3g}{each} {'less' if gap > 0.0 else 'more'} a decision than promised"
+                if abs(gap) > _NOTHING * terms.bound
+                else "decisions pay what was promised"
+            )
+        ),
     )
-    outcome = _said(absent, missing, pace, lambda gap: f"{gap:.1%} of the outcomes do not come")
+    outcome = _said(absent, missing, pace, _ABSENT)
     second = _alarm(absent, missing, outcome, (new.enters, other))
     return Watch(promise, missing), replace(_alarm(terms, promise, money, (new.enters, path)), missing=second)
 
@@ -441,7 +450,31 @@ def _alarm(terms: Terms, state: State, why: str, path: tuple[Ints, Floats]) -> A
     )
 
 
-def _said(terms: Terms, state: State, pace: float, gap_words: Callable[[float], str]) -> str:
+_NOTHING = 1e-12
+"""The share of the bound below which a gap is what rounding left."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a test is spoken of: what its gap is, what it shows, and what it is held against."""
+
+    gap: Callable[[float], str]
+    tolerated: Callable[[float], str] = "{:.3g} are tolerated".format
+    broken: str = "The promise is broken"
+    kept: str = "a kept promise"
+    sign: str = "a broken promise"
+
+
+_ABSENT = _Words(
+    lambda share: f"{max(share, 0.0):.1%} of the outcomes had not come when they were due",
+    "{:.0%} may be late".format,
+    "Outcomes are missing",
+    "a stream that is hardly ever late",
+    "missing outcomes",
+)
+
+
+def _said(terms: Terms, state: State, pace: float, words: _Words) -> str:
     """Return the verdict in words, and about how long it takes until there is another; `pace` is in ticks a day."""
     if state.failed is not None and state.since is None:
         return (
@@ -451,15 +484,16 @@ def _said(terms: Terms, state: State, pace: float, gap_words: Callable[[float], 
     if not state.ticks:
         return "No decision is due yet, so nothing can be said: the first is after " + _lasting(terms.delay_us / 86400e6) + "."
     gap = state.total / state.ticks + terms.tolerance
-    words, m, a = gap_words(gap), f"{state.value:,.3g}", f"{terms.limit:,.6g}"
+    m, a = f"{state.value:,.3g}", f"{terms.limit:,.6g}"
+    told = f"{words.gap(gap)}; {words.tolerated(terms.tolerance)}"
     if state.since is not None:
         return (
-            f"The promise is broken: the evidence reached {a}, which a kept promise does within N ticks with probability N/{a} at the "
-            f"most. Over all {state.ticks:,} ticks, {words}; {terms.tolerance:.3g} are tolerated."
+            f"{words.broken}: the evidence reached {a}, which {words.kept} does within N ticks with probability N/{a} at the "
+            f"most. Over all {state.ticks:,} ticks, {told}."
         )
-    found = f"Over {state.ticks:,} ticks, {words}; {terms.tolerance:.3g} are tolerated, and the evidence is {m} of {a}"
+    found = f"Over {state.ticks:,} ticks, {told}, and the evidence is {m} of {a}"
     if gap <= terms.tolerance:
-        return f"No sign of a broken promise. {found}."
+        return f"No sign of {words.sign}. {found}."
     more = least_delay(terms, gap)
     return f"Too early to tell. {found}. A gap of this size takes at least {more:,.0f} ticks from its beginning, {_lasting(more / pace)}."
 

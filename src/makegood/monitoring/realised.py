@@ -66,11 +66,11 @@ def earned(money: Money, unit: str = "", level: float = 0.95) -> tuple[Estimate,
     return _figures(_gathered(sums, blocks(about) if len(rows) > _LARGE else _codes(about)), unit, level)
 
 
-def periods(money: Money, names: Sequence[str], edges: Sequence[int], unit: str = "") -> tuple[Period, ...]:
+def periods(money: Money, names: Sequence[str], edges: Sequence[int], unit: str = "", *, bare: bool = False) -> tuple[Period, ...]:
     """Return a `Period` for each model and each stretch between two `edges`, microseconds, in which it decided; in order of time.
 
     `names` (n_models,) are those of the models. What is said of money is said of the decisions that are due, as in `earned`: of those that
-    are not, the ones with an outcome are those that show early.
+    are not, the ones with an outcome are those that show early. `bare` figures have no intervals, which are most of the work.
 
     >>> n = np.arange(100)
     >>> found = periods(Money(n * 0, n, n, n + 1.0, n + 0.0, np.ones(100), n < 80), ["a"], [0, 50, 100])
@@ -91,7 +91,7 @@ def periods(money: Money, names: Sequence[str], edges: Sequence[int], unit: str 
     for here in np.flatnonzero(made[:n_cells]).tolist():
         rows = order[ends[here] : ends[here + 1]]
         sums, about = _sums(money, rows), money.unit[rows]
-        figures = _figures(_gathered(sums, blocks(about) if len(rows) > _LARGE else _codes(about)), unit, 0.95)
+        figures = _figures(_gathered(sums, blocks(about) if len(rows) > _LARGE else _codes(about)), unit, 0.95, bare=bare)
         time, who = divmod(here, len(names))
         found.append(Period(names[who], int(cuts[time]), int(cuts[time + 1]), int(made[here]), len(rows), *figures))
     return tuple(found)
@@ -112,20 +112,20 @@ def _gathered(sums: tuple[Floats, ...], where: Ints) -> Floats:
     return np.column_stack([np.bincount(where, weights=part) for part in sums])
 
 
-def _figures(units: Floats, name: str, level: float) -> tuple[Estimate, Estimate, Estimate]:
+def _figures(units: Floats, name: str, level: float, *, bare: bool = False) -> tuple[Estimate, Estimate, Estimate]:
     """Return promise, payoff and gap of the totals of units (n_units, 5)."""
-    promised, paid, gap = ((0, 1), (2, 4), (3, 4))
-    return _ratio(units[:, promised], name, level), _ratio(units[:, paid], name, level), _ratio(units[:, gap], name, level)
+    promised, paid, gap = (_ratio(units[:, part], name, level, bare=bare) for part in ((0, 1), (2, 4), (3, 4)))
+    return promised, paid, gap
 
 
-def _ratio(units: Floats, name: str, level: float) -> Estimate:
+def _ratio(units: Floats, name: str, level: float, *, bare: bool) -> Estimate:
     """Return the ratio of the totals of `units` (n_units, 2), with the interval that `value.estimate` gives a mean over rows."""
     units = units[units[:, 1] > 0.0]
     if not len(units):
         return Estimate(np.nan, np.nan, np.nan, name, level)
     mean = float(units[:, 0].sum() / units[:, 1].sum())
     tail_limited = resample.skewed(units[:, 0] - mean * units[:, 1])
-    if len(units) < value.FEWEST:
+    if bare or len(units) < value.FEWEST:
         low = high = np.nan
     elif resample.effective(units[:, 1]) < value.FEW:
         reach = value.critical(units[:, 1], level) * float(np.sqrt(resample.jackknife(units)[1][0, 0]))

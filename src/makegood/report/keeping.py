@@ -81,8 +81,14 @@ def _lead(review: Review) -> Markup:
         words.with_interval(review.realised),
         " per decision. The gap, decision by decision, is ",
         words.with_interval(review.gap),
-        ".",
+        "." if not partly(review) else ", over those of them whose outcome came; what is promised is the mean of all that are due.",
     )
+
+
+def partly(review: Review) -> bool:
+    """Return whether the gap is of other decisions than the promise, since the outcomes of some that are due have not come."""
+    promised, earned, gap = review.promised.value, review.realised.value, review.gap.value
+    return abs(promised - earned - gap) > 1e-6 * (abs(promised) + abs(earned))
 
 
 def _models(review: Review) -> list[str]:

@@ -45,7 +45,7 @@ def _word(loop: Looping) -> tuple[str, str]:
     gain = loop.gains.get("never")
     if gain is None or not words.has_interval(gain) or gain.low <= 0 <= gain.high:
         return "No gain shown", ""
-    return ("Gained", "good") if gain.low > 0 else ("Lost", "bad")
+    return ("Gained", "" if _behind(loop) else "good") if gain.low > 0 else ("Lost", "bad")
 
 
 def result(loop: Looping) -> Markup:
@@ -55,7 +55,15 @@ def result(loop: Looping) -> Markup:
         return join("Makegood earned ", words.amount(loop.money[ARM]), "; it was not compared with never retraining.")
     if _word(loop)[0] == "No gain shown":
         return join("A gain over never retraining is not shown: it is ", words.amount(gain), ", which chance can explain.")
-    return join("Closing the loop earned ", words.size(gain), f" {'more' if gain.value > 0 else 'less'} than never retraining.")
+    lost = _behind(loop)
+    but = join(", but ", words.size(lost), " less than retraining by the calendar.") if lost else "."
+    return join("Closing the loop earned ", words.size(gain), f" {'more' if gain.value > 0 else 'less'} than never retraining", but)
+
+
+def _behind(loop: Looping) -> Estimate | None:
+    """Return what was lost against retraining by the calendar, where chance does not explain it."""
+    gain = loop.gains.get("scheduled")
+    return gain if gain is not None and words.has_interval(gain) and gain.high < 0 else None
 
 
 def _banner(loop: Looping) -> Markup:

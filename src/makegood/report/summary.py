@@ -92,7 +92,7 @@ def _entries(review: Review) -> Iterable[tuple[str, str]]:
         yield "promised", f"{words.short(review.promised)} {unit} per decision"
     if review.matured:
         yield "earned", f"{words.short(review.realised)} {unit}"
-        yield "gap", f"{words.short(review.gap)} {unit}"
+        yield "gap", f"{words.short(review.gap)} {unit}" + (", over those whose outcome came" if keeping.partly(review) else "")
     since = f", since {dates.moment(test.since)}" if test.since is not None else ""
     yield "alarm", f"{'raised' if test.raised else 'quiet'}{since}: evidence {test.evidence:,.3g} of {test.limit:,.0f}"
     if test.missing is not None and test.missing.raised:

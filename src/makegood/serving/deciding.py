@@ -219,7 +219,7 @@ class _Group:
             else:
                 options, chances, propensity = odds.of(name, other.names[other.option[i]], rival.chances[i])
             explored = costs[i] if costs else None
-            inputs = encode(row.values)
+            inputs = self.reader.kept(row.values)
             body = Decided(
                 action=chosen.action[i],
                 promise=chosen.promise[i],

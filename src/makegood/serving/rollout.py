@@ -133,8 +133,8 @@ def after(wanted: Wanted, id: str, said: Promoted) -> Wanted:
             salt = id if freed is canary or canary is None else canary.salt
             explored = None if said.explore is None else Exploration(**said.explore)
             return Wanted(line, Share(name, said.share or 0.0, salt, explored), shadows)
-        case "shadow" if not wanted.role(name):
-            return replace(wanted, shadows=(*shadows, name))
+        case "shadow" if wanted.role(name) in ("", "canary"):
+            return Wanted(line, freed, (*shadows, name))
         case "retire":
             return Wanted(line, freed, shadows)
     return wanted
@@ -399,9 +399,9 @@ class Rollouts:
             yield from self._lacking(change)
         if change.holdback is not None:
             yield from self._held_back(change, role)
-        if verb == "shadow" and role in ("champion", "canary"):
-            yield Problem("model", name, f"a model that does not decide; this is the {role}", "name another")
-        if verb == "shadow" and not role and len(wanted.shadows) >= MOST_SHADOWS:
+        if verb == "shadow" and role == "champion":
+            yield Problem("model", name, "a model other than the champion", "name another")
+        if verb == "shadow" and role != "shadow" and len(wanted.shadows) >= MOST_SHADOWS:
             yield Problem("model", name, f"at most {MOST_SHADOWS} shadows", f"retire one of {', '.join(wanted.shadows)}")
         if verb == "rollback" and role != "champion":
             yield Problem("model", name, f"the champion, {wanted.champion}: it is what is rolled back", "name it")

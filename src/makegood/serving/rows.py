@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -28,6 +29,8 @@ MOST_ROWS = 1_000
 MOST_PROBLEMS = 100
 """That one answer names."""
 _MOST_IGNORED = 20  # fields that a row's notes name
+_ODD = re.compile(r'[\x00-\x1f"\\]')
+"""What the name of a field that is decoded at once may not hold."""
 _MISREAD = (ValueError, RecursionError)  # what msgspec raises on bytes that are not what it is to read
 
 Plain = str | float | int | bool | None
@@ -72,10 +75,11 @@ class Reader:
         self.needed = frozenset(name for model in acting for name in model.policy.names)
         fields = {name: f"c{i}" for i, name in enumerate(self.names)}
         self._fields = fields
+        self._plain = not any(_ODD.search(name) for name in self.names)  # else rows are read value by value
         self._row: type[msgspec.Struct] = msgspec.defstruct(
             "Row",
             [(fields[name], self._type(name)) if name in self.needed else (fields[name], self._type(name), None) for name in self.names],
-            rename={field: name for name, field in fields.items()},
+            rename={field: name for name, field in fields.items()} if self._plain else None,
             kw_only=True,
             frozen=True,
             forbid_unknown_fields=True,
@@ -101,6 +105,8 @@ class Reader:
         Raises `Trouble`: 400 where it is no JSON, 413 where it has too many rows, 422, with every bad field, where it has other rows
         than this case's.
         """
+        if not self._plain:
+            return self._slowly(body)
         array = body[:1] == b"[" or body[:64].lstrip()[:1] == b"["
         try:
             rows = self._many(body) if array else (self._one(body),)
@@ -180,6 +186,13 @@ class Reader:
     def raw(self, rows: Iterable[msgspec.Struct]) -> dict[str, Sequence[Any]]:
         """Return the rows' raw columns, as `Model.decide_columns` takes them; at least one row."""
         return dict(zip(self.names, zip(*map(msgspec.structs.astuple, rows), strict=True), strict=True))
+
+    def kept(self, row: msgspec.Struct) -> bytes:
+        """Return a row as the ledger holds it: the JSON object of what it says, under the columns' own names."""
+        if self._plain:
+            return msgspec.json.encode(row)
+        cells = zip(self.names, msgspec.structs.astuple(row), strict=True)
+        return msgspec.json.encode({name: cell for name, cell in cells if cell is not None})
 
     def unit(self, row: msgspec.Struct) -> str:
         """Return the id of the entity that a row is about, "" where nobody says; 17, 17.0 and "17" are one."""

@@ -48,7 +48,11 @@ def _challenge(facts: Facts, entrant: Entrant) -> Challenge:
     """Return the test of a bundle on trial: paired where outcomes tell of both actions, or it only shadows; else by what was drawn."""
     model = facts.model(entrant.model)
     told = bool(pricing.reveals(facts.log, model).all()) and not pricing.affected(model)
-    trial, rows = _paired(facts, entrant) if told or entrant.least is None else _drawn(facts, entrant, mine=entrant.model)
+    if told or entrant.least is None:
+        trial, rows = _paired(facts, entrant)
+    else:
+        entrant = replace(entrant, since=entrant.since if entrant.drawn is None else entrant.drawn)
+        trial, rows = _drawn(facts, entrant, mine=entrant.model)
     terms = _terms(facts, entrant)
     left = len(trial) / max((facts.now - entrant.since) / 1e6, 1.0) * facts.terms.retrain.horizon
     rails = tuple(_guardrails(facts, entrant, (trial, rows), terms)) if len(rows) else ()

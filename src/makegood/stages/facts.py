@@ -27,15 +27,17 @@ SAMPLE = 20_000
 class Entrant:
     """A bundle on trial `since` a time (microseconds since 1970, UTC): decisions from before it was registered do not count.
 
-    `least` is the least chance with which it, or the champion, acted where the two differ; None where it is only scored beside it.
-    `place` is which challenger of its year it is, from 1 on: together they spend one year's chance of a false promotion. 0 is a
-    champion of before, which guards the one that took its place.
+    `least` is the least chance with which it, or the champion, acted where the two differ; None where it is only scored beside it. `drawn`
+    is since when who acts is drawn, where it was scored before that; only what is drawn counts where an action hides the outcome. `place`
+    is which challenger of its year it is, from 1 on: together they spend one year's chance of a false promotion. 0 is a champion of
+    before, which guards the one that took its place.
     """
 
     model: str
     since: int
     least: float | None = None
     place: int = 1
+    drawn: int | None = None
 
 
 def place(tried: Mapping[str, int], model: str) -> int:

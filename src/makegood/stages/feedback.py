@@ -46,7 +46,8 @@ def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, 
     """Return what the decisions in a log say at `now` (microseconds since 1970, UTC), with a verdict and its reason.
 
     `models` are the bundles by the names that the log knows them by. A review that is not `thorough` is of what decides the next step
-    alone: money, the promise test and the trials, and leaves out drift, attribution and values, which ask the bundles about many rows.
+    alone: money, the promise test and the trials. It leaves out drift, attribution and values, which ask the bundles about many rows, and
+    the intervals of the money of each period.
     Raises `Refused` where the champion's bundle is not among the models.
     """
     facts = Facts(log, models, standing, now)
@@ -59,7 +60,7 @@ def review(log: Log, standing: Standing, models: Mapping[str, Model], now: int, 
         mine = facts.of(standing.champion)
         due, waiting = mine & facts.due, mine & ~facts.due
         promised, earned, gap = realised.earned(_only(money, mine), log.unit)
-        periods = realised.periods(money, log.names, _edges(facts), log.unit)
+        periods = realised.periods(money, log.names, _edges(facts), log.unit, bare=not thorough)
         coming = promise.outlook(log.promise[waiting], log.promise[due], log.unit, clusters=log.entity[waiting])
         curve = maturity.curve(outcomes.take(np.flatnonzero(mine)), now)
     with facts.timed("challengers"):
@@ -194,7 +195,7 @@ def _verdict(facts: Facts, alarm: Alarm, challenges: tuple[Challenge, ...], matu
     person = " --by NAME" if facts.case.decision.high_stakes else ""
     for challenge in challenges:
         if challenge.decision == "rollback":
-            return "rollback", challenge.why, f"makegood rollback {case}{person}"
+            return "rollback", challenge.why, f"makegood rollback {case} --why TEXT{person}"
     for challenge in challenges:
         if challenge.decision == "promote":
             return "promote", challenge.why, f"makegood promote {case} {challenge.model}{person}"

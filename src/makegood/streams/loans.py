@@ -49,7 +49,7 @@ feedback:
   false_alarm: {{probability: 0.05, per: 365d}}
   missing: impute
   review: 14d
-  promote: {{confidence: 0.95, min_gain: 0{cap}}}
+  promote: {{confidence: 0.8, min_gain: 0, share: {share}{cap}}}
   retrain: {{cost: 5000, horizon: 365d}}
 """
 
@@ -76,7 +76,8 @@ class Course:
 def case(name: str, selective: bool, heavy: bool) -> str:
     """Return the case file's text; `selective`: a declined loan reveals nothing; `heavy`: no cap holds, so none is declared."""
     reveals, bureau = ("false", "selective labels") if selective else ("true", "the bureau tells how the declined fared elsewhere")
-    return CASE.format(name=name, reveals=reveals, bureau=bureau, cap="" if heavy else ", cap: [-4000, 500]").lstrip()
+    share = 0.5 if selective else 0.9  # where outcomes tell of every action, whoever decides, a test learns as much from any share
+    return CASE.format(name=name, reveals=reveals, bureau=bureau, share=share, cap="" if heavy else ", cap: [-4000, 500]").lstrip()
 
 
 def applications(rng: Generator, course: Course) -> tuple[Columns, Floats]:
