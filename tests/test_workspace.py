@@ -27,6 +27,14 @@ def test_the_latest_run_is_the_last_finished_one(tmp_path: Path) -> None:
         space.last("loan")
 
 
+def test_a_run_that_is_made_aside_is_not_the_latest(tmp_path: Path) -> None:
+    space, aside = Workspace(tmp_path), Workspace(tmp_path, aside=True)
+    first = space.new_run("loans")
+    space.finish(first)
+    aside.finish(aside.new_run("loans"))
+    assert space.last("loans") == first
+
+
 def test_the_bundles_of_a_case_come_oldest_first(tmp_path: Path) -> None:
     space = Workspace(tmp_path)
     for run in ("20260102-000000-aaaa", "20260101-000000-bbbb"):

@@ -50,18 +50,17 @@ def run(
     *,
     data: Any = None,
     candidates: Sequence[families_.Candidate] = (),
-    workspace: Path | str = HERE,
+    workspace: Workspace | Path | str = HERE,
     until: str = "report",
     cache: Path | None = None,
     progress: Progress = _silent,
-    latest: bool = True,
 ) -> Run:
     """Return the finished run of a case: a `Case`, a case file, or the name of a built-in case.
 
     `data` is a polars, pandas or Arrow table, or a file's path, in place of `data.source`; `cache` keeps what `data.source` fetches from an
     address (by default in ~/.cache/makegood); `candidates` (`makegood.wrap`) train beside the case's own families; `until` is the last
-    stage; `latest`: from now on the case's name means this run. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is
-    not worth deploying is a run whose verdict is "refuse", not an error.
+    stage. Raises `CaseError`, `DataError`, `NotBuilt` or `Refused`; a model that is not worth deploying is a run whose verdict is "refuse",
+    not an error.
     """
     started = time.perf_counter()
     if until not in STAGES:
@@ -69,9 +68,9 @@ def run(
     case = _case(case)
     progress("prepare", 0.0)
     prepared, candidates = _with_models(prepare_rows(case, data, cache), candidates)
-    space = Workspace(Path(workspace))
+    space = workspace if isinstance(workspace, Workspace) else Workspace(Path(workspace))
     folder = space.new_run(case.case)
-    record = _Record(prepared, folder, progress, started, latest)
+    record = _Record(prepared, folder, progress, started)
     record.save("case", case.to_json())
     record.save("prepare", prepared.to_json())
     if until == "prepare":
@@ -173,7 +172,6 @@ class _Record:
     folder: Path
     progress: Progress
     started: float
-    latest: bool
 
     def __post_init__(self) -> None:
         self.made_from: dict[str, str] = {"data": self.prepared.source.fingerprint}
@@ -201,7 +199,7 @@ class _Record:
             split=self.prepared.split,
         )
         write_json(self.folder / "run.json", {"made_from": self.made_from, "versions": versions(), **summary(done)})
-        if packed and self.latest:
+        if packed:
             space.finish(self.folder)
         self.progress("done", 1.0)
         return done

@@ -22,9 +22,10 @@ from makegood.errors import CaseError, Problem, nearest
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder of runs."""
+    """A folder of runs; `aside`: those made here do not become their case's latest."""
 
     root: Path
+    aside: bool = False
 
     def new_run(self, case: str) -> Path:
         """Make and return the folder of a new run; its name sorts by time."""
@@ -38,8 +39,9 @@ class Workspace:
         return folder
 
     def finish(self, run: Path) -> None:
-        """Make a run its case's latest: readers see the one before, or this one."""
-        write(run.parent / "latest", run.name)
+        """Make a run its case's latest, unless it is made aside: readers see the one before, or this one."""
+        if not self.aside:
+            write(run.parent / "latest", run.name)
 
     def last(self, case: str) -> Path:
         """Return the folder of the last run that made a bundle; raises `CaseError` when there is none."""

@@ -224,7 +224,10 @@ def test_a_new_model_takes_the_place_of_the_one_that_gains_least() -> None:
     found = review(challenges=(challenge("b"), replace(challenge("c"), gain=Estimate(1.0, 0.0, 2.0))))
     acts = entering(Entering("d"), FIRST, found, trials, TERMS)
     assert [(act.verb, act.model) for act in acts] == [("drop", "c"), ("canary", "d")]
-    assert verbs(entering(Entering("d"), FIRST, found, champion((Entrant("b", 0, 0.5),)), TERMS)) == ["shadow"], "one canary at a time"
+    acts = entering(Entering("d"), FIRST, found, champion((Entrant("b", 0, 0.5),)), TERMS)
+    assert [(act.verb, act.model) for act in acts] == [("shadow", "b"), ("canary", "d")], "one canary at a time"
+    drawn = champion((Entrant("b", 0, 0.5),))
+    assert verbs(entering(Entering("d", refused=True), FIRST, found, drawn, TERMS)) == ["shadow"]
     old = replace(FIRST, were=("c", "a"))  # the old champion guards, and is no trial
     assert [act.model for act in entering(Entering("d"), old, found, trials, TERMS)] == ["d"]
 
@@ -280,6 +283,9 @@ def test_a_challenger_is_promoted_on_evidence_whose_guardrails_hold() -> None:
     assert (act.verb, act.model, act.why, act.share, act.asks) == ("promote", "b", "Words of promote.", None, False)
     assert act.evidence["evidence"] == 25.0
     assert act.evidence["limit"] == 20.0
+    _, (told,) = step(Memory(), found, champion((Entrant("b", 0, 0.5),)), TERMS)
+    assert told.share is None, "where an outcome tells of both actions the old champion guards in the shadow"
+    found = replace(found, challenges=(replace(found.challenges[0], design="disagreement"),))
     _, (drawn,) = step(Memory(), found, champion((Entrant("b", 0, 0.5),)), replace(TERMS, high_stakes=True))
     assert (drawn.share, drawn.asks) == (0.1, True)
 
@@ -427,6 +433,7 @@ def test_whatever_a_loop_lives_through_its_rules_hold(lives: list[Review], said:
             standing = lived(standing, tuple(act for act in follow if not act.asks), found.at, line)
         assert len(standing.entrants) <= 3, "two on trial at most, and the old champion"
         assert said.mode == "shadow" or len(standing.entrants) <= 1, "a canary is alone"
+        assert sum(e.least is not None for e in standing.entrants if e.model not in line) <= 1, "one canary at a time"
         if said.high_stakes:
             assert standing.champion == before == "a", "nobody but a person changes who decides"
             assert all(e.least is None for e in standing.entrants)

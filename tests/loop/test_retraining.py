@@ -144,6 +144,7 @@ def test_a_model_that_is_kept_is_the_pipelines(tmp_path: Path) -> None:
     assert made.name == model.id
     assert made.verdict in ("deploy", "refuse")
     assert len(list(tmp_path.glob("loans-stable/*/bundle"))) == 1
+    assert not (tmp_path / "loans-stable" / "latest").exists(), "a service begins with what somebody ran"
 
 
 def test_the_users_own_model_is_learnt_by_the_pipeline(tmp_path: Path) -> None:

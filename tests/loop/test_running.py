@@ -32,6 +32,8 @@ def test_a_loop_ends_with_the_money_of_each_arm_and_a_page(served: bool, tmp_pat
     assert said["decisions"] == 700
     page = Path(said["report"]).read_text(encoding="utf-8")
     assert "Simulated: " in page
+    assert [path.name for path in tmp_path.iterdir()] == ["loans-sudden"]
+    assert [path.name for path in (tmp_path / "loans-sudden").iterdir()] == ["loops"], "nobody is served by the models of a replay"
     assert shares[0] == 0.0
     assert (Path(said["report"]).parent / "replay.sqlite").exists() == served
 

@@ -17,7 +17,7 @@ from typing import Literal
 from makegood.case import Case
 from makegood.monitoring import promise
 from makegood.monitoring.review import Challenge, Review
-from makegood.stages.facts import Entrant, Standing
+from makegood.stages.facts import Standing
 
 Verb = Literal["alarm", "retrain", "shadow", "canary", "promote", "drop", "release", "rollback"]
 Mode = Literal["shadow", "canary"]
@@ -244,7 +244,7 @@ def _tried(memory: Memory, review: Review, standing: Standing, terms: Terms) -> 
         broken = [g for g in challenge.guardrails if g.held is False]
         if challenge.decision == "promote" and _shown(challenge) and all(g.held for g in challenge.guardrails):
             low = challenge.gain.low if math.isfinite(challenge.gain.low) else challenge.gain.value
-            better.append((low, _promotion(challenge, entrant, review, terms)))
+            better.append((low, _promotion(challenge, review, terms)))
             continue
         if broken:
             over.append(Act("drop", entrant.model, "It breaks a guardrail: " + ", ".join(f"{g.name} {g.found}" for g in broken) + "."))
@@ -280,9 +280,9 @@ def _lent(memory: Memory, review: Review, standing: Standing, terms: Terms) -> t
     return tuple(acts)
 
 
-def _promotion(challenge: Challenge, entrant: Entrant, review: Review, terms: Terms) -> Act:
-    held = terms.holdback if entrant.least is not None else None
-    return Act("promote", entrant.model, challenge.why, challenge.rests_on(review.model), share=held, asks=terms.high_stakes)
+def _promotion(challenge: Challenge, review: Review, terms: Terms) -> Act:
+    held = terms.holdback if challenge.design == "disagreement" else None
+    return Act("promote", challenge.model, challenge.why, challenge.rests_on(review.model), share=held, asks=terms.high_stakes)
 
 
 def _shown(challenge: Challenge) -> bool:

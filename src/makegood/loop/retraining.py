@@ -28,6 +28,7 @@ from makegood.loop.tape import moments
 from makegood.stages.learn import learn_all
 from makegood.stages.observe import Log
 from makegood.stages.prepare import prepare_rows
+from makegood.workspace import Workspace
 
 FEWEST = 400
 """Rows since a change, below which a model of them alone is not tried."""
@@ -158,7 +159,7 @@ def retrain(past: Past, now: int, workspace: Path | None, *, plain: bool = False
 def _made(case: Case, rows: pa.Table, workspace: Path | None) -> models.Model:
     if workspace is None:
         return learnt(case, rows)
-    return models.load(_bundle(pipeline.run(case, data=rows, workspace=workspace, latest=False)))
+    return models.load(_bundle(pipeline.run(case, data=rows, workspace=Workspace(workspace, aside=True))))
 
 
 def learnt(case: Case, rows: pa.Table) -> models.Model:
