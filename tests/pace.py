@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-REFERENCE_S = 0.1
+REFERENCE_S = 0.065
 """What `work` took where the bounds were set."""
 
 
