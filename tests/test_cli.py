@@ -98,6 +98,30 @@ def test_progress_says_each_thing_once(ran: tuple[int, str, str]) -> None:
     assert len(lines) == len(set(lines))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are told by /proc")
+def test_a_loop_that_is_told_to_end_leaves_no_service_behind(tmp_path: Path) -> None:
+    with started("loop", "digits", "--budget", "2s", "--workspace", tmp_path) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        services: list[str] = []
+        give_up = time.monotonic() + 240
+        while not services and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.2)
+            found = children.read_text().split() if children.exists() else []
+            services = [pid for pid in found if b"--replay" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert services
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{services[0]}").exists()
+
+
+def test_drift_is_not_injected_where_rows_have_a_time(makegood: Shell, case: Path) -> None:
+    code, _, err = makegood("loop", case, "--drift", "mix")
+    assert code == 2
+    assert "--drift: got 'mix'; expected nothing where rows have a time" in err
+
+
 def test_json_is_one_object_on_stdout(case: Path, space: Path) -> None:
     with started("run", case, "--json", "--workspace", space / "json") as process:
         out, err = process.communicate(timeout=60)

@@ -241,6 +241,10 @@ def test_without_a_service_the_ledger_itself_is_changed(shop: Shop, monkeypatch:
     there = ("--workspace", shop.space, "--ledger", shop.ledger)
     with pytest.raises(Refused):
         reviewing.promote("loans", "nobody", Asked(force=True, why="a try"), **shop.there)
+    monkeypatch.setattr(reviewing, "_named", lambda found, name: None)
+    with pytest.raises(CaseError, match="MODEL: got 'none'; expected a bundle's name"):
+        reviewing.promote("loans", "", Asked(force=True, why="a try"), **shop.there)
+    monkeypatch.undo()
     assert run("promote", "loans", shop.bundles[1][-12:], "--force", "--why", "a try", "--by", "tests", *there) == 0
     assert (shop.told()[-1].model, shop.told()[-1].forced) == (shop.bundles[1], True)
     assert run("review", "loans", *there) == run("review", "loans", "--json", *there) == 0

@@ -111,8 +111,7 @@ def bundles(workspace: Workspace, case: str, given: Path | None = None) -> dict[
 
 def stands(promotions: Iterable[Stored]) -> Standing | None:
     """Return who stands where after the promotions of a case, in order; None where nothing was promoted yet."""
-    wanted, since, decides, least = Wanted(), dict[tuple[str, bool], int](), 0, 0.5
-    drawn = 0
+    wanted, since, decides, least, drawn = Wanted(), dict[tuple[str, bool], int](), 0, 0.5, 0
     tried: dict[str, int] = {}  # since when each that never was a champion has been on trial
     for stored in promotions:
         later = after(wanted, stored.event.id, msgspec.json.decode(stored.event.body, type=Promoted))
@@ -123,7 +122,8 @@ def stands(promotions: Iterable[Stored]) -> Standing | None:
             share = later.canary.share if explored is None else explored.least
             least = min(least if same else 0.5, share, 1.0 - share)
             drawn = drawn if same else stored.event.at
-        since = {on_trial: since.get(on_trial, stored.event.at) for name in later.names for on_trial in [(name, name != later.champion)]}
+        roles = [(name, name != later.champion) for name in later.names]  # by whether they are on trial, in whichever role
+        since = {role: since.get(role, stored.event.at) for role in roles}
         line = {stand.model for stand in later.line}
         tried |= {name: stored.event.at for name in later.names if name not in line and name not in tried}
         wanted = later

@@ -50,6 +50,17 @@ def test_money_comes_first_with_its_interval_and_what_is_injected_before_it() ->
         assert {estimate.value, estimate.low, estimate.high} <= exact
 
 
+def test_what_was_lost_against_the_calendar_is_in_the_headline() -> None:
+    loop = sample("looped")
+    lost = replace(loop, gains={**loop.gains, "scheduled": Estimate(-9000.0, -12_000.0, -6000.0, "EUR")})
+    shown = text(render(lost))
+    assert "Closing the loop earned 77,000 EUR more than never retraining, but 9,000 EUR less than retraining by the calendar." in shown
+    assert 'class="verdict good"' in render(loop)
+    assert 'class="verdict good"' not in render(lost)
+    unsure = replace(loop, gains={**loop.gains, "scheduled": Estimate(-9000.0, -12_000.0, 6000.0, "EUR")})
+    assert "more than never retraining." in text(render(unsure))
+
+
 def test_events_are_numbered_in_the_chart_as_in_the_table() -> None:
     loop = sample("looped")
     html = render(loop)

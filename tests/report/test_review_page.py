@@ -156,7 +156,9 @@ def test_a_plan_says_how_long_still_or_that_it_cannot_be_told() -> None:
     assert "Waiting is worth 2,140" in text(render(review))
     endless = replace(waiting, plan=Plan(0.5, 0.8, 2100, math.inf, math.inf, -3.0))
     shown = text(render(replace(review, challenges=(endless,))))
-    assert "it cannot be told when the test ends" in shown
+    assert "it cannot be told when the test ends; with fewer than 2,100 no evidence can suffice." in shown
+    boundless = text(render(replace(review, challenges=(replace(endless, plan=replace(endless.plan, least=0.0)),))))
+    assert "it cannot be told when the test ends. Waiting" in boundless
     assert "Waiting is worth nothing: −3.00" in shown
     assert "How long still" not in text(render(replace(review, challenges=review.challenges[:1])))
 

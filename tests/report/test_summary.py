@@ -9,7 +9,7 @@ import pytest
 
 from makegood.monitoring.review import CAUSES, Review
 from makegood.report.looped import Event, Looping
-from makegood.report.review_page import VERDICTS
+from makegood.report.review_page import VERDICTS, render
 from makegood.report.summary import loop_json, loop_text, review_json, review_text
 
 SAMPLES = runpy.run_path(str(Path(__file__).with_name("reviews.py")))
@@ -83,6 +83,16 @@ def test_what_a_terminal_is_told_of_a_review() -> None:
     assert "Replayed: " in shown
     assert "Injected: From March on" in shown
     assert shown.rstrip().splitlines()[-1].startswith("Next: makegood run")
+
+
+def test_a_gap_over_other_decisions_than_the_promise_says_so() -> None:
+    review = SAMPLES["alarm"]()
+    whole = replace(review, promised=replace(review.realised, value=review.realised.value + review.gap.value))
+    assert "whose outcome came" not in review_text(whole)
+    other = replace(whole, promised=replace(whole.promised, value=whole.promised.value + 1.0))
+    assert "gap           1.90 [1.40, 2.40] EUR, over those whose outcome came" in review_text(other)
+    assert "over those of them whose outcome came" in render(other)
+    assert "over those of them whose outcome came" not in render(whole)
 
 
 def test_a_terminal_is_told_of_missing_outcomes() -> None:

@@ -267,6 +267,14 @@ def test_several_at_once_must_show_more() -> None:
     assert comparing._together(both, 0.05) == both
 
 
+def test_a_glance_has_the_money_of_each_period_without_intervals() -> None:
+    house, made = lived("stable"), tape("stable")
+    glance, whole = (house.review(made.end + 1, thorough=thorough) for thorough in (False, True))
+    assert [(p.model, p.n, p.gap.value) for p in glance.periods] == [(p.model, p.n, p.gap.value) for p in whole.periods]
+    assert all(np.isnan(p.gap.low) for p in glance.periods)
+    assert not all(np.isnan(p.gap.low) for p in whole.periods)
+
+
 def test_challengers_of_one_year_spend_one_chance_of_a_false_promotion() -> None:
     house, made = lived("stable"), tape("stable")
     old = house.standing().champion

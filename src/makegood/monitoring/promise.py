@@ -418,19 +418,7 @@ def watch(outcomes: Outcomes, terms: Terms, now: int, state: Watch | None = None
     missing, other = advance(absent, state.missing, later.missing - terms.missing_share, later.enters)
     began, until = (int(found.at[0]), int(found.at[-1])) if len(found) else (0, 0)
     pace = len(found) * 86400e6 / (until - began) if until > began else np.inf  # ticks a day
-    each = f" {unit}" if unit else ""
-    money = _said(
-        terms,
-        promise,
-        pace,
-        _Words(
-            lambda gap: (
-                f"decisions pay {abs(gap):.3g}{each} {'less' if gap > 0.0 else 'more'} a decision than promised"
-                if abs(gap) > _NOTHING * terms.bound
-                else "decisions pay what was promised"
-            )
-        ),
-    )
+    money = _said(terms, promise, pace, _of_money(unit, terms.bound))
     outcome = _said(absent, missing, pace, _ABSENT)
     second = _alarm(absent, missing, outcome, (new.enters, other))
     return Watch(promise, missing), replace(_alarm(terms, promise, money, (new.enters, path)), missing=second)
@@ -463,6 +451,18 @@ class _Words:
     broken: str = "The promise is broken"
     kept: str = "a kept promise"
     sign: str = "a broken promise"
+
+
+def _of_money(unit: str, bound: float) -> _Words:
+    """Return the words of a promise in a unit, whose gap is at most `bound`."""
+    each = f" {unit}" if unit else ""
+
+    def gap_words(gap: float) -> str:
+        if abs(gap) <= _NOTHING * bound:
+            return "decisions pay what was promised"
+        return f"decisions pay {abs(gap):.3g}{each} {'less' if gap > 0.0 else 'more'} a decision than promised"
+
+    return _Words(gap_words)
 
 
 _ABSENT = _Words(

@@ -51,7 +51,7 @@ def _challenge(facts: Facts, entrant: Entrant) -> Challenge:
     if told or entrant.least is None:
         trial, rows = _paired(facts, entrant)
     else:
-        entrant = replace(entrant, since=entrant.since if entrant.drawn is None else entrant.drawn)
+        entrant = replace(entrant, since=max(entrant.since, entrant.drawn or 0))
         trial, rows = _drawn(facts, entrant, mine=entrant.model)
     terms = _terms(facts, entrant)
     left = len(trial) / max((facts.now - entrant.since) / 1e6, 1.0) * facts.terms.retrain.horizon

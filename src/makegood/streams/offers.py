@@ -39,7 +39,7 @@ feedback:
   tolerance: 2
   false_alarm: {{probability: 0.05, per: 365d}}
   review: 14d
-  promote: {{confidence: 0.8, min_gain: 0, cap: [-1350, 0]}}
+  promote: {{confidence: 0.95, min_gain: 0, cap: [-1350, 0]}}
   retrain: {{cost: 5000, horizon: 365d}}
 """
 
