@@ -435,7 +435,7 @@ decision:
   actions:
     take: {payoff: {0: 1, 1: -1, 2: -1}}
     leave: {payoff: 0}
-train: {budget: 8s, families: constant, pretrained: ./resnet}
+train: {budget: 60s, families: constant, pretrained: ./resnet}
 """
 
 

@@ -197,12 +197,13 @@ def test_reviews_at_any_times_find_the_same(times: list[int], again: bool, seed:
     delay = np.where(rng.random(120) < 0.2, 9, rng.integers(0, 4, 120))
     rows = replace(rows, known_at=rows.at + delay * DAY)
     terms = replace(TERMS, bound=60.0, span_us=2 * DAY, again=again, floor=0.2, missing_share=0.1)
-    whole, alarm = promise.watch(rows, terms, 130 * DAY)
+    room = rng.choice([np.nan, 3.0, 70.0, 90.0], 120)
+    whole, alarm = promise.watch(rows, terms, 130 * DAY, room=room)
     state = None
     for day in [*sorted(times), 130]:
         made = rows.take(np.flatnonzero(rows.at <= day * DAY))
         seen = replace(made, paid=np.where(made.known_at <= day * DAY, made.paid, np.nan))
-        state, other = promise.watch(seen, terms, day * DAY, state)
+        state, other = promise.watch(seen, terms, day * DAY, state, room=room[: len(made)])
         state = Watch.from_json(json.loads(json.dumps(state.to_json())))
     assert state is not None
     np.testing.assert_allclose(state.promise.evidence, whole.promise.evidence, rtol=1e-9)
@@ -267,6 +268,20 @@ def test_a_failed_bound_is_said_in_words() -> None:
         "The test ended after 8 ticks: a decision turned out 65.5 better than promised and tolerated, and the bound said at most 10. "
         "Start it anew with a bound that no payoff passes."
     )
+
+
+def test_a_decision_that_can_pay_more_raises_the_bound_from_then_on() -> None:
+    rows = decisions(6, np.array([5.0, 4.0, 70.0, 4.0, 5.0, 4.0]))
+    room = np.array([1.0, np.nan, 69.5, 3.0, 20.0, np.nan])
+    found = promise.ticks(rows, TERMS, 500 * DAY, room)
+    assert found.bound.tolist() == [10.0, 10.0, 70.0, 70.0, 70.0, 70.0]
+    assert promise.ticks(rows, replace(TERMS, floor=0.5, missing="impute"), 500 * DAY, room).bound[-1] == 140.0
+    _, alarm = promise.watch(rows, TERMS, 500 * DAY, room=room)
+    assert alarm.ticks == 6
+    assert alarm.bound == 70.0
+    assert alarm.evidence == pytest.approx(plain(found.z / found.bound, 1.0)[-1])
+    assert promise.watch(rows.take(np.arange(2)), TERMS, 5 * DAY, room=room[:2])[1].bound == 10.0
+    assert promise.ticks(rows, replace(TERMS, block_us=3 * DAY), 500 * DAY, room).bound.tolist() == [70.0, 70.0]
 
 
 def test_outcomes_that_stop_coming_have_an_alarm_of_their_own() -> None:

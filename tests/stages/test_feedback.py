@@ -267,6 +267,28 @@ def test_several_at_once_must_show_more() -> None:
     assert comparing._together(both, 0.05) == both
 
 
+def test_a_bundle_that_was_held_out_on_few_rows_is_tested_by_what_its_decisions_can_pay() -> None:
+    house, made = lived("sudden"), tape("sudden")
+    old = house.standing().champion
+    found = feedback.watched(Facts(house.log(), house.models, house.standing(), made.end + 1), old)
+    reference = house.models[old].reference
+    assert reference is not None
+    assert reference.kept is not None
+    narrow = replace(reference, kept=replace(reference.kept, room=1e-3))  # no large loan was among them
+    models = {**house.models, old: replace(house.models[old], reference=narrow)}
+    facts = Facts(house.log(), models, house.standing(), made.end + 1)
+    again = feedback.watched(facts, old)
+    assert "The test ended" not in again.why
+    assert again.ticks == found.ticks
+    room, outcomes = facts.room(old), facts.tested(old)
+    assert again.bound == pytest.approx((np.max(room) + again.tolerance) / feedback.LEAST_COME)
+    assert again.bound <= found.bound
+    assert np.nanmax(outcomes.paid - outcomes.promised - room) <= 1e-9
+    assert not len(Facts(house.log(), models | {"idle": models[old]}, house.standing(), made.end + 1).room("idle"))
+    erased = replace(house.log(), readable=np.zeros(N, dtype=np.bool_))
+    assert np.isnan(Facts(erased, models, house.standing(), made.end + 1).room(old)).all()
+
+
 def test_a_glance_has_the_money_of_each_period_without_intervals() -> None:
     house, made = lived("stable"), tape("stable")
     glance, whole = (house.review(made.end + 1, thorough=thorough) for thorough in (False, True))

@@ -34,12 +34,12 @@ _POINTS = 240  # of a path
 class Terms:
     """What is declared of the test of one bundle, before its first tick; no part of it may depend on what it then sees.
 
-    `bound` is B ≥ best payoff − promise + tolerance (`bound`), `limit` A (`limit`), `delay_us` how long outcomes take. Outcomes that
-    overlap `overlap` ticks (a shared window, a shared queue) go to as many interleaved detectors. The decisions about a unit within
-    `span_us` of its first are one tick, and later ones count no more, unless `again`: then each span is a tick of its own, and that a unit
-    which lost once loses again counts as a broken promise. `block_us` makes one tick of all units of that time, in place of each.
-    `missing` is the rule of `maturity.settled`, `floor` the least Ĝ, by whose inverse the bound must be larger, and `missing_share` how
-    many outcomes may fail to come.
+    `bound` is B ≥ best payoff − promise + tolerance (`bound`), from which it may only grow (`ticks`), `limit` A (`limit`), `delay_us` how
+    long outcomes take. Outcomes that overlap `overlap` ticks (a shared window, a shared queue) go to as many interleaved detectors. The
+    decisions about a unit within `span_us` of its first are one tick, and later ones count no more, unless `again`: then each span is a
+    tick of its own, and that a unit which lost once loses again counts as a broken promise. `block_us` makes one tick of all units of that
+    time, in place of each. `missing` is the rule of `maturity.settled`, `floor` the least Ĝ, by whose inverse the bound must be larger,
+    and `missing_share` how many outcomes may fail to come.
     """
 
     bound: float
@@ -175,13 +175,14 @@ def least_delay(terms: Terms, gap: float) -> float:
 
 @dataclass(frozen=True)
 class Ticks:
-    """What enters the test, in decision order: `at` (n,) when each was decided, `enters` (n,) when it was due, `z` (n,), and the share
-    (n,) of its outcomes that were `missing` by then."""
+    """What enters the test, in decision order: `at` (n,) when each was decided, `enters` (n,) when it was due, `z` (n,), the share (n,)
+    of its outcomes that were `missing` by then, and the `bound` B (n,) that held for it."""
 
     at: Ints
     enters: Ints
     z: Floats
     missing: Floats
+    bound: Floats
 
     def __len__(self) -> int:
         return len(self.at)
@@ -190,19 +191,23 @@ class Ticks:
         """Return those that enter later than `time`.
 
         >>> two = np.arange(2)
-        >>> Ticks(two, two, two, two).after(0).at.tolist()
+        >>> Ticks(two, two, two, two, two).after(0).at.tolist()
         [1]
         """
         rows = self.enters > time
-        return Ticks(self.at[rows], self.enters[rows], self.z[rows], self.missing[rows])
+        return Ticks(self.at[rows], self.enters[rows], self.z[rows], self.missing[rows], self.bound[rows])
 
 
-def ticks(outcomes: Outcomes, terms: Terms, now: int) -> Ticks:
+def ticks(outcomes: Outcomes, terms: Terms, now: int, room: Floats | None = None) -> Ticks:
     """Return the ticks that have entered by `now`: z = promised − realised − tolerance, a unit's decisions averaged.
 
     Give all decisions of the bundle, from its first on: which is a unit's first cannot be told otherwise. A tick enters when the
     last decision that may belong to it is due, with what was known at that time: outcomes that came early wait, and what came or was
     corrected later changes nothing. So the same ticks come in any number of calls. Decisions that can never be tested are left out.
+
+    `room` (n,) is by how much more than promised what was decided can pay, NaN where unknown, as no outcome tells. A tick that can pay
+    more than every one before raises the bound, for itself and all later ones: the null then is that the promise is kept on average
+    over the ticks within the bound, and over those that raise it.
 
     >>> n = np.arange(3)
     >>> rows = Outcomes(n, np.array([7, 7, 8]), np.full(3, 5.0), np.array([4.0, 2.0, 5.0]), n, np.ones(3, bool), n * 0, n * 0.0)
@@ -210,11 +215,13 @@ def ticks(outcomes: Outcomes, terms: Terms, now: int) -> Ticks:
     [1.0, -1.0]
     """
     rows = np.flatnonzero(outcomes.testable & (outcomes.at <= now - terms.delay_us))
+    room = np.full(len(outcomes), np.nan) if room is None else room
     if len(rows) < len(outcomes):
-        outcomes = outcomes.take(rows)
+        outcomes, room = outcomes.take(rows), room[rows]
     tick, start = _units(outcomes, terms)
     if (tick < 0).any():
-        outcomes, tick = outcomes.take(np.flatnonzero(tick >= 0)), tick[tick >= 0]
+        kept = np.flatnonzero(tick >= 0)
+        outcomes, room, tick = outcomes.take(kept), room[kept], tick[kept]
     enters = start + terms.span_us + terms.delay_us
     known = outcomes.known(enters[tick])
     group = np.arange(len(start))
@@ -228,7 +235,9 @@ def ticks(outcomes: Outcomes, terms: Terms, now: int) -> Ticks:
     z, absent = _averaged(outcomes, terms, known, tick, group)
     z, absent = (np.bincount(group, weights=part, minlength=len(begin)) / made for part in (z, absent))
     keep = last <= now
-    return Ticks(begin[keep], last[keep], z[keep], absent[keep])
+    reach = np.full(len(begin), terms.bound)
+    np.fmax.at(reach, group[tick], (room + terms.tolerance) / terms.floor)
+    return Ticks(begin[keep], last[keep], z[keep], absent[keep], np.maximum.accumulate(reach)[keep])
 
 
 def _averaged(outcomes: Outcomes, terms: Terms, known: Bools, tick: Ints, group: Ints) -> tuple[Floats, Floats]:
@@ -293,11 +302,12 @@ def _coded(unit: Ints) -> Ints:
 # --------------------------------------------------------------------------------------------------------------------------- evidence
 
 
-def advance(terms: Terms, state: State, z: Floats, enters: Ints) -> tuple[State, Floats]:
+def advance(terms: Terms, state: State, z: Floats, enters: Ints, bound: Floats | None = None) -> tuple[State, Floats]:
     """Return the state after further ticks, and the evidence M (n,) after each: M_j ← (M_j + 1)(1 + λ_j·z/B), its mean over j.
 
-    `z` and `enters` (n,) in decision order. In any division into calls the result is the same, but for rounding. The alarm is raised where
-    M reaches A; a z below −B, a decision that paid more than was said to be possible, ends the test: ticks from it on do not count.
+    `z`, `enters` and `bound` (n,; that of the terms for all, if none is given) in decision order. In any division into calls the result is
+    the same, but for rounding. The alarm is raised where M reaches A; a z below −B, a decision that paid more than was said to be
+    possible, ends the test: ticks from it on do not count.
 
     >>> terms = Terms(bound=1.0, tolerance=0.0, limit=100.0)
     >>> state, path = advance(terms, State.new(), np.ones(30), np.arange(30))
@@ -307,7 +317,7 @@ def advance(terms: Terms, state: State, z: Floats, enters: Ints) -> tuple[State,
     assert len(state.evidence) == terms.overlap, "a state of the same terms"
     if state.failed is not None or not len(z):
         return state, np.empty(0)
-    x = np.asarray(z, dtype=np.float64) / terms.bound
+    x = np.asarray(z, dtype=np.float64) / (terms.bound if bound is None else bound)
     beyond = np.flatnonzero(x < -1.0 - 1e-9)
     end = int(beyond[0]) if len(beyond) else len(x)
     failed = float(z[end]) if len(beyond) else None
@@ -397,10 +407,12 @@ class Watch:
         return cls(State.from_json(raw["promise"]), State.from_json(raw["missing"]))
 
 
-def watch(outcomes: Outcomes, terms: Terms, now: int, state: Watch | None = None, unit: str = "") -> tuple[Watch, Alarm]:
+def watch(
+    outcomes: Outcomes, terms: Terms, now: int, state: Watch | None = None, unit: str = "", room: Floats | None = None
+) -> tuple[Watch, Alarm]:
     """Return the tests after all ticks that are due at `now`, and what they say in words; `state` holds the ticks before these.
 
-    Give all decisions of the bundle, also those that have entered. The path is that of this call's ticks.
+    Give all decisions of the bundle, also those that have entered, with their `room` (`ticks`). The path is that of this call's ticks.
 
     >>> n = np.arange(400)
     >>> rows = Outcomes(n, n, np.full(400, 5.0), np.full(400, 1.0), n, np.ones(400, bool), n * 0, n * 0.0)
@@ -409,13 +421,14 @@ def watch(outcomes: Outcomes, terms: Terms, now: int, state: Watch | None = None
     (True, 'The promise is broken')
     """
     state = Watch.new(terms.overlap) if state is None else state
-    found = ticks(outcomes, terms, now)
+    found = ticks(outcomes, terms, now, room)
     new = found.after(state.promise.through)
-    promise, path = advance(terms, state.promise, new.z, new.enters)
+    promise, path = advance(terms, state.promise, new.z, new.enters, new.bound)
     # z ≥ −(the share allowed): that share is the bound, and a hundredth at the least, so that one outcome missing is no alarm
     absent = replace(terms, tolerance=terms.missing_share, bound=max(terms.missing_share, 0.01))
     later = found.after(state.missing.through)
     missing, other = advance(absent, state.missing, later.missing - terms.missing_share, later.enters)
+    terms = replace(terms, bound=float(found.bound[-1])) if len(found) else terms
     began, until = (int(found.at[0]), int(found.at[-1])) if len(found) else (0, 0)
     pace = len(found) * 86400e6 / (until - began) if until > began else np.inf  # ticks a day
     money = _said(terms, promise, pace, _of_money(unit, terms.bound))

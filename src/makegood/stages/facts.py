@@ -119,8 +119,19 @@ class Facts:
 
     def tested(self, name: str) -> maturity.Outcomes:
         """Return the decisions of a bundle that its promise is tested on, with the first word on each; not what people did instead."""
-        rows = np.flatnonzero((self.log.model == self._place(name)) & (self.log.done == self.log.decided))
-        return self._priced(rows, self.log.first)
+        return self._priced(self._taken(name), self.log.first)
+
+    def room(self, name: str) -> Floats:
+        """Return by how much each of these could pay more than it promised, whatever comes (n,); NaN where that is not known.
+
+        It is a matter of what was decided, and of no outcome: no decision can turn out better than that.
+        """
+        rows = self._taken(name)
+        _, high = pricing.known_ends(self.log, self.model(name), rows)
+        return np.asarray(high[np.arange(len(rows)), self.log.decided[rows]] - self.log.promise[rows])
+
+    def _taken(self, name: str) -> Ints:
+        return np.flatnonzero((self.log.model == self._place(name)) & (self.log.done == self.log.decided))
 
     def of(self, name: str) -> Bools:
         """Return which decisions (n,) a bundle took."""

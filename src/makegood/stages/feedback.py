@@ -111,7 +111,10 @@ def _explained(facts: Facts, found: Review) -> Review:
 
 
 def watched(facts: Facts, name: str) -> Alarm:
-    """Return the promise test of a bundle; one that was never held out, so that no test can be declared of it, is told so."""
+    """Return the promise test of a bundle; one that was never held out, so that no test can be declared of it, is told so.
+
+    Its bound is the most by which a held-out decision can turn out better than promised, until one was taken that can do so by more.
+    """
     reference, unit = facts.model(name).reference, facts.log.unit
     kept = None if reference is None else reference.kept
     outcomes = facts.tested(name)
@@ -134,7 +137,7 @@ def watched(facts: Facts, name: str) -> Alarm:
         floor=floor,
         missing_share=MOST_MISSING,
     )
-    return promise.watch(outcomes, terms, facts.now, unit=unit)[1]
+    return promise.watch(outcomes, terms, facts.now, unit=unit, room=facts.room(name))[1]
 
 
 def _pace(outcomes: maturity.Outcomes, delay_us: int) -> float:
