@@ -127,8 +127,8 @@ class Facts:
         It is a matter of what was decided, and of no outcome: no decision can turn out better than that.
         """
         rows = self._taken(name)
-        _, high = pricing.known_ends(self.log, self.model(name), rows)
-        return np.asarray(high[np.arange(len(rows)), self.log.decided[rows]] - self.log.promise[rows])
+        most = pricing.known_end(self.log, self.model(name), rows, 1)
+        return np.asarray(most[np.arange(len(rows)), self.log.decided[rows]] - self.log.promise[rows])
 
     def _taken(self, name: str) -> Ints:
         return np.flatnonzero((self.log.model == self._place(name)) & (self.log.done == self.log.decided))

@@ -167,23 +167,23 @@ def _fixed(low: Floats, high: Floats) -> Floats:
 def ends(log: Log, model: Model, rows: Ints) -> bounds.Ends:
     """Return the least and the most that each option can pay on rows: (len(rows), n_options) each.
 
-    Where that is not known (`known_ends`), the ends that the case declares for all payoffs (`feedback.promote.cap`); without them, −∞
+    Where that is not known (`known_end`), the ends that the case declares for all payoffs (`feedback.promote.cap`); without them, −∞
     and ∞.
     """
-    low, high = known_ends(log, model, rows)
+    low, high = known_end(log, model, rows, 0), known_end(log, model, rows, 1)
     cap = model.case.get("feedback", {}).get("promote", {}).get("cap") or (-np.inf, np.inf)
     return np.where(np.isnan(low), float(cap[0]), low), np.where(np.isnan(high), float(cap[1]), high)
 
 
-def known_ends(log: Log, model: Model, rows: Ints) -> bounds.Ends:
-    """Return the least and the most that each option can pay on rows over the classes of the outcome, NaN where nobody can tell:
-    (len(rows), n_options) each. Where the outcome is a number, what the option pays whatever comes."""
+def known_end(log: Log, model: Model, rows: Ints, end: int) -> Floats:
+    """Return the least (`end` 0) or the most (1) that each option can pay on rows, (len(rows), n_options), NaN where nobody can tell.
+
+    Over the classes of the outcome; where it is a number, what the option pays whatever comes.
+    """
     terms = model.policy.payoffs
     if not terms.classes:
-        certain = sure(log, model, rows)
-        return certain, certain
-    low = _spread(log, model, rows, lambda columns, at: bounds.ends(_table(terms, columns, len(at)))[0])
-    return low, _spread(log, model, rows, lambda columns, at: bounds.ends(_table(terms, columns, len(at)))[1])
+        return sure(log, model, rows)
+    return _spread(log, model, rows, lambda columns, at: bounds.ends(_table(terms, columns, len(at)))[end])
 
 
 # -------------------------------------------------------------------------------------------------------------------- models
