@@ -83,6 +83,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         gains, later = column["oracle"] - column["constant"], column["seed"] >= LOOKED_AT
         kinds[kind] = {
             "seeds": len(runs),
+            "by_seed": {name: (column["makegood"] - column[name]).round().astype(int).tolist() for name in ("never", "scheduled")},
             "over_never": mean(column["makegood"] - column["never"]),
             "over_scheduled": mean(column["makegood"] - column["scheduled"]),
             "over_never_later": mean((column["makegood"] - column["never"])[later]),

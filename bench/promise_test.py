@@ -4,7 +4,8 @@
     python bench/promise_test.py --share 0.1   # a tenth of them, to look at
 
 The null of every kept world is that a tick's mean z is 0 given all earlier ticks, the worst that a kept promise can be. Beside each
-stands an attack: a wrong method on the same world, which must fail the same check, or the check proves nothing.
+stands an attack: a wrong method on the same world, which must fail the same check, or the check proves nothing. A limit is a world that
+the test itself fails, since it asks for a little more than its null.
 """
 
 from __future__ import annotations
@@ -98,6 +99,14 @@ def passing(rng: Generator) -> tuple[Outcomes, Terms]:
     return replace(rows, worst=-0.5 * amount), _terms(0.24)
 
 
+def rare(rng: Generator) -> tuple[Outcomes, Terms]:
+    """Return decisions of which one in 500 gains what the others lose, and has two hundred times the room of those."""
+    large = rng.random(TICKS) < 0.002
+    promised = np.where(large, 50.0, 0.5)  # best: 150 and 1
+    paid = np.where(large, np.where(rng.random(TICKS) < 2.0 / 3.0, 150.0, 0.0), np.where(rng.random(TICKS) < 0.4, 1.0, 0.0))
+    return replace(_rows(promised, paid), worst=-5.0 * np.where(large, 150.0, 1.0)), _terms(0.5)
+
+
 def delayed(rng: Generator, early: bool = True) -> tuple[Outcomes, Terms]:
     """Return outcomes of which the losses come at once and the gains at the last moment, or the reverse; and all corrected afterwards."""
     promised, paid = _loans(rng, TICKS)
@@ -141,7 +150,7 @@ def _z(rows: Outcomes, terms: Terms) -> Floats:
 
 
 def _grown(rows: Outcomes, terms: Terms) -> Floats:
-    """Return what the test makes of loans whose room is given: a fifth of the most they lose is the most they gain."""
+    """Return what the test makes of decisions whose room is given: the most that they gain is a fifth of the most they lose."""
     found = promise.ticks(rows, terms, NEVER, -rows.worst / 5.0 - rows.promised)
     return found.z / found.bound * terms.bound
 
@@ -207,6 +216,7 @@ SIMULATIONS: dict[str, Callable[[int], tuple[Figure, ...]]] = {
     "attack: each row divided by its own bound": partial(attacked, world=cancelling, method=_by_row),
     "kept: heavy tails": partial(kept, world=heavy),
     "kept: amounts that pass the bound": partial(kept, world=passing, method=_grown),
+    "limit: kept by gains so rare that no decision had room for one": partial(attacked, world=rare, method=_grown),
     "kept: losses early, gains late": partial(kept, world=delayed),
     "kept: gains early, losses late": partial(kept, world=partial(delayed, early=False)),
     "attack: losses count when they come": partial(attacked, world=delayed, method=_when_known),
