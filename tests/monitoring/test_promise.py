@@ -281,7 +281,19 @@ def test_a_decision_that_can_pay_more_raises_the_bound_from_then_on() -> None:
     assert alarm.bound == 70.0
     assert alarm.evidence == pytest.approx(plain(found.z / found.bound, 1.0)[-1])
     assert promise.watch(rows.take(np.arange(2)), TERMS, 5 * DAY, room=room[:2])[1].bound == 10.0
+    assert "could turn out" not in alarm.why
     assert promise.ticks(rows, replace(TERMS, block_us=3 * DAY), 500 * DAY, room).bound.tolist() == [70.0, 70.0]
+
+
+def test_one_absurd_amount_cannot_silence_the_test_unseen() -> None:
+    rows = decisions(200, 4.0)
+    _, alarm = promise.watch(rows, replace(TERMS, limit=1e9), 500 * DAY, room=np.where(np.arange(200) == 3, 1e12, 1.0))
+    assert not alarm.raised
+    assert alarm.why.startswith("Too early to tell.")
+    assert (
+        "One decision could turn out 1e+12 better than promised and tolerated, held-out ones 10 at the most: look at its inputs"
+        in alarm.why
+    )
 
 
 def test_outcomes_that_stop_coming_have_an_alarm_of_their_own() -> None:

@@ -28,6 +28,7 @@ BETS = 2.0 ** -np.arange(1.0, 13.0)
 _MOST = 1e100  # evidence is held below this, far above any A: products stay finite, and to hold evidence down is valid
 _ROUNDS, _BATCH = 256, 2**16  # rounds that are composed side by side, and ticks that are in memory at a time
 _POINTS = 240  # of a path
+_MANIFOLD = 10.0  # a bound that grew by so much is told of
 
 
 @dataclass(frozen=True)
@@ -428,13 +429,13 @@ def watch(
     absent = replace(terms, tolerance=terms.missing_share, bound=max(terms.missing_share, 0.01))
     later = found.after(state.missing.through)
     missing, other = advance(absent, state.missing, later.missing - terms.missing_share, later.enters)
-    terms = replace(terms, bound=float(found.bound[-1])) if len(found) else terms
+    grown = replace(terms, bound=float(found.bound[-1])) if len(found) else terms
     began, until = (int(found.at[0]), int(found.at[-1])) if len(found) else (0, 0)
     pace = len(found) * 86400e6 / (until - began) if until > began else np.inf  # ticks a day
-    money = _said(terms, promise, pace, _of_money(unit, terms.bound))
+    money = _said(grown, promise, pace, _of_money(unit, grown.bound)) + _outgrown(terms.bound, grown.bound)
     outcome = _said(absent, missing, pace, _ABSENT)
     second = _alarm(absent, missing, outcome, (new.enters, other))
-    return Watch(promise, missing), replace(_alarm(terms, promise, money, (new.enters, path)), missing=second)
+    return Watch(promise, missing), replace(_alarm(grown, promise, money, (new.enters, path)), missing=second)
 
 
 def _alarm(terms: Terms, state: State, why: str, path: tuple[Ints, Floats]) -> Alarm:
@@ -509,6 +510,16 @@ def _said(terms: Terms, state: State, pace: float, words: _Words) -> str:
         return f"No sign of {words.sign}. {found}."
     more = least_delay(terms, gap)
     return f"Too early to tell. {found}. A gap of this size takes at least {more:,.0f} ticks from its beginning, {_lasting(more / pace)}."
+
+
+def _outgrown(declared: float, bound: float) -> str:
+    """Return a warning where the bound grew manifold: one decision on an absurd amount, and the test sees little from then on."""
+    if bound < _MANIFOLD * declared:
+        return ""
+    return (
+        f" One decision could turn out {bound:.3g} better than promised and tolerated, held-out ones {declared:.3g} at the most: look at its "
+        "inputs, for what others lose is small beside it, and is found late."
+    )
 
 
 def _lasting(days: float) -> str:
