@@ -517,8 +517,8 @@ def _outgrown(declared: float, bound: float) -> str:
     if bound < _MANIFOLD * declared:
         return ""
     return (
-        f" One decision could turn out {bound:.3g} better than promised and tolerated, held-out ones {declared:.3g} at the most: look at its "
-        "inputs, for what others lose is small beside it, and is found late."
+        f" One decision could turn out {bound:.3g} better than promised and tolerated, held-out ones {declared:.3g} at the most: look at "
+        "its inputs, for what others lose is small beside it, and is found late."
     )
 
 
