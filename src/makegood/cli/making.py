@@ -59,7 +59,9 @@ def check(case: CaseArg, data: Rows = None, workspace: Workspace = HERE, as_json
 
 def run(
     case: CaseArg,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after prepare, train, evaluate, bundle or report.")] = "report",
+    until: Annotated[
+        str, typer.Option(metavar="STAGE", help="Stop after prepare, train, evaluate, optimise, bundle or report.")
+    ] = "report",
     budget: Annotated[str | None, typer.Option(help="Seconds for training, such as 60s or 5m; overrides the case.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of splits and training; overrides the case.")] = None,
     data: Rows = None,
