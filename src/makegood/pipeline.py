@@ -90,6 +90,7 @@ def run(
     record.save("evaluate", asdict_json(money))
     if until == "evaluate":
         return record.finish(space, money)
+    found = None
     if case.optimise is not None:
         progress("optimise", 0.85)
         found, model = optimised(prepared, trials, money, progress)
@@ -116,6 +117,7 @@ def run(
         seconds=record.seconds,
         hashes={"data": prepared.source.fingerprint, "test rows": prepared.splits.hash, "bundle": packed.id},
         versions=versions(),
+        optimised=found,
     )
     write(folder / "report.html", render(described))
     return record.finish(space, money, packed)
@@ -156,7 +158,7 @@ def computing(prepared: Prepared, trials: Trials) -> Compute:
     """Return what learning took and what a decision takes, with the case's prices: held-out rows are decided one at a time, as served."""
     decision, n = meter.one_decision(trials.model.decide, _served(prepared, trials.model))
     candidates = {t.name: t.used for t in trials.learnt.trained.trials}
-    return compute.compute(trials.used, candidates, decision, n, _prices(prepared.case.compute.model_dump()))
+    return compute.compute(trials.used, candidates, decision, n, prices(prepared.case.compute.model_dump()))
 
 
 def _served(prepared: Prepared, model: models.Model) -> list[dict[str, Any]]:
@@ -170,11 +172,11 @@ def optimised(prepared: Prepared, trials: Trials, money: Evaluation, progress: P
     """Return what the variants of a model came to, and the model as one of them, or as it was."""
     assert prepared.case.optimise is not None, "asked for by the case"
     served = _served(prepared, trials.model)
-    search = optimising.Search(prepared.case.optimise.budget, _prices(prepared.case.compute.model_dump()), served, table())
+    search = optimising.Search(prepared.case.optimise.budget, prices(prepared.case.compute.model_dump()), served, table())
     return optimising.optimise(prepared, trials, optimising.terms(prepared, money.gain), search, progress)
 
 
-def _prices(declared: Mapping[str, Any]) -> compute.Prices:
+def prices(declared: Mapping[str, Any]) -> compute.Prices:
     """Return the prices of computing out of a case's plain data, which leaves out what is 0."""
     return compute.Prices(*(declared.get(price.name, price.default) for price in fields(compute.Prices)))
 
@@ -389,7 +391,7 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
     k = None if source.table.num_rows <= FILE_REASONS else 0
     with meter.Meter() as metered:
         decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
-    used = _prices(deciding.case.get("compute", {})).of(metered.used)
+    used = prices(deciding.case.get("compute", {})).of(metered.used)
     notes = [*(f.detail for f in source.findings if f.kind != "missing_outcome"), *map(str, decided.notes)]
     ignored = [name for name in decided.ignored if name not in galleries.roles(source.table)]
     if ignored:

@@ -20,7 +20,7 @@ from makegood.economics import value
 from makegood.economics.compute import Prices
 from makegood.economics.variants import SHARE, Measured, Optimised, Terms, Variant, choose, level
 from makegood.families.onnx import Scorable, merge
-from makegood.families.smaller import CALIBRATED, Lesson, Part, Recipe, Start
+from makegood.families.smaller import CALIBRATED, Lesson, Made, Part, Recipe, Start
 from makegood.model import Model
 from makegood.scorer import Scorer
 from makegood.stages.held_out import HeldOut
@@ -69,20 +69,18 @@ def optimise(
     def left() -> float:
         return search.budget - (time.perf_counter() - began)
 
-    found, models = [Variant(START, 0)], {START: trials.model}
-    for recipe in search.recipes:
-        progress(f"optimise: {recipe.name}", 0.0)
-        made = _made(recipe, final, left() / pieces / 2.0) if left() > 0.0 else None
-        if isinstance(made, Scorer):
-            models[recipe.name] = replace(trials.model, scorer=made)
-        found.append(_variant(recipe, made))
-    progress("optimise: measure", 0.0)
+    def make(recipe: Recipe) -> Made | None:
+        progress(f"optimise: {recipe.name}", 0.86)
+        return _made(recipe, final, left() / pieces / 2.0) if left() > 0.0 else None
+
+    found, models = tried(trials.model, search.recipes, make)
+    progress("optimise: measure", 0.87)
     figures = measure(list(models.values()), search.served, search.prices, MEASURING * search.budget)
     measured = dict(zip(models, figures, strict=True))
     pools: dict[str, HeldOut] = {}
     recipes = {recipe.name: recipe for recipe in search.recipes}
     for name in sorted(set(measured) - {START}, key=lambda name: (measured[name].decide.p50_ms, name)):  # the quickest first
-        progress(f"optimise: {name} on held-out rows", 0.0)
+        progress(f"optimise: {name} on held-out rows", 0.88)
         pool = _compared(prepared, recipes[name], rounds, left)
         if pool is not None:
             pools[name] = pool
@@ -124,7 +122,18 @@ def judged(
     return choose(full, terms)
 
 
-def _variant(recipe: Recipe, made: Scorer | str | None) -> Variant:
+def tried(model: Model, recipes: Sequence[Recipe], make: Callable[[Recipe], Made | None]) -> tuple[list[Variant], dict[str, Model]]:
+    """Return every variant, the start first, and a model for each that there is; `make` gives None where there was no time left."""
+    found, models = [Variant(START, 0)], {START: model}
+    for recipe in recipes:
+        made = make(recipe)
+        if isinstance(made, Scorer):
+            models[recipe.name] = replace(model, scorer=made)
+        found.append(_variant(recipe, made))
+    return found, models
+
+
+def _variant(recipe: Recipe, made: Made | None) -> Variant:
     if made is None:
         return Variant(recipe.name, recipe.steps, status="not tried", reason=_UNTRIED)
     if isinstance(made, str):
@@ -132,7 +141,7 @@ def _variant(recipe: Recipe, made: Scorer | str | None) -> Variant:
     return Variant(recipe.name, recipe.steps)
 
 
-def _made(recipe: Recipe, start: Start, seconds: float) -> Scorer | str:
+def _made(recipe: Recipe, start: Start, seconds: float) -> Made:
     """Return what a recipe makes of a start; what it fits, it fits within `seconds`."""
     lesson = None if start.lesson is None else replace(start.lesson, seconds=max(seconds, 0.0))
     return recipe.make(replace(start, lesson=lesson))
