@@ -202,7 +202,10 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
             ("run", "credit-rsk"),
             "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis, digits; did you mean 'credit-risk'?",
         ),
-        (("run", "CASE", "--until", "repot"), "error: --until: got 'repot'; expected one of prepare, train, evaluate, optimise, bundle, report"),
+        (
+            ("run", "CASE", "--until", "repot"),
+            "error: --until: got 'repot'; expected one of prepare, train, evaluate, optimise, bundle, report",
+        ),
         (("run", "CASE", "--budget", "soon"), "error: --budget: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d"),
         (("run", "CASE", "--budget", "0"), "error: --budget: got '0'; expected more than no time"),
         (("report", "nothing"), "got 'nothing'; expected a case that was run; makegood run nothing"),

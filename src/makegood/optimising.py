@@ -55,15 +55,22 @@ class Done:
 
 
 def optimise(
-    named: str, *, workspace: Path | str, budget: str | None = None, tolerance: float | None = None, now: int | None = None
+    named: str,
+    *,
+    workspace: Path | str,
+    budget: str | None = None,
+    tolerance: float | None = None,
+    ledger: str = "",
+    now: int | None = None,
 ) -> Done:
     """Return what variants of a bundle came to on the ledger's decisions; `named` is a bundle's folder, or a case that was run.
 
+    `ledger` is another ledger than the case's own, such as a replay's, and `now` microseconds since 1970, by default the wall's time.
     `budget` is a duration, and `tolerance` money per decision: by default those of the case, else of the run that made the bundle. Raises
     `CaseError` where no tolerance is declared or nothing was run, `Refused` where the bundle decided too little to compare anything.
     """
     began = time.perf_counter()
-    place = reviewing.placed(named, workspace)
+    place = reviewing.placed(named, workspace, ledger)
     model = models.load(place.first)
     terms, seconds = _terms(model, _declared(named), tolerance, budget)
     at = now_us() if now is None else now

@@ -21,6 +21,7 @@ from makegood.families.smaller import (
     Start,
     at_level,
     dynamic,
+    halved,
     heaviest,
     into_network,
     into_trees,
@@ -164,6 +165,25 @@ def test_students_learn_the_teachers_probabilities(trees: Start, mlp: Start) -> 
     assert into_trees(number) == "only probabilities are distilled so far, not the quantiles of a number"
 
 
+def test_pruned_networks_have_half_of_the_hidden_units_and_learnt_on(mlp: Start, trees: Start) -> None:
+    smaller = halved(mlp)
+    assert not isinstance(smaller, str)
+    before, after = mlp.parts[0].model, smaller.parts[0].model
+    assert isinstance(before, MLP)
+    assert isinstance(after, MLP)
+    assert (after.arrays_["head"].shape[1], before.arrays_["head"].shape[1]) == (MLP.WIDTH // 2, MLP.WIDTH)
+    assert after.arrays_["layers.1.weight"].shape == (MLP.WIDTH // 2, MLP.WIDTH // 2)
+    assert len(smaller.scorer.model) < 0.6 * len(mlp.scorer.model)
+    y = np.asarray(data().outcome)
+
+    def loss(scorer: Scorer) -> float:
+        return float(-np.log(scorer(mlp.rows)[np.arange(N), y]).mean())
+
+    assert loss(smaller.scorer) < loss(mlp.scorer) + 0.1
+    same_bits(smaller.scorer, mlp.rows)
+    assert halved(trees) == "of the families only the built-in mlp can be pruned so far"
+
+
 def test_of_a_bundle_what_needs_its_models_or_rows_is_refused_by_name(mlp: Start) -> None:
     bare = Start(mlp.scorer, mlp.rows, mlp.k)
     found = {recipe.name: recipe.make(bare) for recipe in table() if "int8" not in recipe.name and recipe.name != "two threads"}
@@ -173,6 +193,7 @@ def test_of_a_bundle_what_needs_its_models_or_rows_is_refused_by_name(mlp: Start
     assert "run the case with `optimise:`" in str(found["the heaviest family"])
     assert "run the case with `optimise:`" in str(found["distilled into trees"])
     assert "run the case with `optimise:`" in str(found["distilled into one network"])
+    assert "run the case with `optimise:`" in str(found["half of the hidden units"])
     assert "on a GPU alone" in str(found["half precision on a GPU"])
 
 

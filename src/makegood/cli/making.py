@@ -124,13 +124,14 @@ def optimise(
     case: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that is served, or a bundle's folder.")],
     budget: Annotated[str | None, typer.Option(help="For how long to try variants, such as 60s or 5m; overrides the case.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="What a variant may lose, money per decision; overrides the case.")] = None,
+    ledger: Annotated[str, typer.Option(metavar="URL|FILE", help="Another ledger than the case's own, such as a replay's.")] = "",
     workspace: Workspace = HERE,
     as_json: Json = False,
 ) -> None:
     """Try cheaper variants of a model that serves, on the ledger's decisions; what is chosen becomes a bundle of its own."""
     from makegood.optimising import optimise as search
 
-    done = search(case, workspace=workspace, budget=budget, tolerance=tolerance)
+    done = search(case, workspace=workspace, budget=budget, tolerance=tolerance, ledger=ledger)
     for v in done.optimised.variants:
         took = f"{v.measured.decide.p50_ms:.3g} ms a decision" if v.measured else ""
         worth = f"value {v.delta}" if v.delta and v.status != "start" else ""

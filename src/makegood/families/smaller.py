@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import onnx
@@ -102,6 +102,8 @@ def table() -> tuple[Recipe, ...]:
         Recipe("two threads", 1, on_threads(2)),
         Recipe("distilled into trees", 3, into_trees),
         Recipe("distilled into one network", 3, into_network),
+        Recipe("half of the hidden units", 3, _scorer(halved)),
+        Recipe("one model of each family, half of its hidden units", 4, _scorer(one, halved)),
         Recipe("half precision on a GPU", 1, half_precision),
     )
 
@@ -333,3 +335,33 @@ def _taught(data: Dataset, teacher: Scorer) -> Dataset:
     repeated = data.take(row)
     weight = (p / p.sum(axis=1, keepdims=True))[row, code]
     return replace(repeated, outcome=code.astype(np.int64), weight=weight)
+
+
+# ------------------------------------------------------------------------------------------------------------------ pruning
+
+
+@runtime_checkable
+class Prunable(Scorable, Protocol):
+    """A fitted network that can leave out the hidden units of least weight and learn on without them."""
+
+    def pruned(self, train: Dataset, valid: Dataset, *, budget: Budget, seed: int) -> Self:
+        """Return the smaller network."""
+        ...
+
+
+def halved(start: Start) -> Start | str:
+    """Return the start with half of the hidden units in each network that can be pruned, fine-tuned on the lesson's own outcomes."""
+    lesson = start.lesson
+    if lesson is None:
+        return "a bundle holds no rows to fine-tune on; run the case with `optimise:`"
+    many = sum(isinstance(part.model, Prunable) for part in start.parts)
+    if not many:
+        return "of the families only the built-in mlp can be pruned so far"
+    train, valid = lesson.data.take(lesson.train), lesson.data.take(lesson.valid)
+    parts = []
+    for part in start.parts:
+        model: Scorable = part.model
+        if isinstance(model, Prunable):
+            model = model.pruned(train, valid, budget=Budget(lesson.seconds / many, time.perf_counter()), seed=lesson.seed)
+        parts.append(part._replace(model=model))
+    return _with_parts(start, tuple(parts))
