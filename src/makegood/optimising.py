@@ -181,7 +181,7 @@ class _Compared:
         if self.model.task.kind == "classes":
             return self.model.task.classes
         ends = [float(o) for o in self.outcome] or [0.0]
-        return np.linspace(min(ends), max(ends), _POSSIBLE).tolist()
+        return list(map(float, np.linspace(min(ends), max(ends), _POSSIBLE)))
 
 
 def _search(

@@ -22,10 +22,10 @@ def variants(found: Optimised | None) -> Section | None:
     measured = [v for v in found.variants if v.measured is not None]
     compared = [v for v in measured if v.delta is not None]
     left_out = [v for v in found.variants if v.measured is None or v.delta is None]
-    unit = found.terms.unit
+    unit, why = found.terms.unit, found.why.removeprefix(f"{found.chosen.name}: ")
     limit = "" if found.terms.latency_ms is None else f", and 99 of 100 decisions may take {words.duration(found.terms.latency_ms / 1e3)}"
     body = [
-        tag("p", tag("b", "Chosen: ", found.chosen.name, ". "), found.why, "."),
+        tag("p", tag("b", "Chosen: ", found.chosen.name, ". "), why[:1].upper(), why[1:], "."),
         tag(
             "p",
             f"A variant may lose {words.money_text(found.terms.tolerance, unit)} per decision{limit}. What each pays less what the "
@@ -68,7 +68,7 @@ def _point(variant: Variant) -> tuple[float, float]:
 
 def _figures(measured: list[Variant], unit: str) -> Markup:
     paid = any(v.measured is not None and v.measured.cost for v in measured)
-    head = ["", "", "decision", "scorer", "rows a second", "memory", "size", *(["cost"] if paid else []), "value less the start's"]
+    head = ["", "", "value less the start's", *(["cost"] if paid else []), "decision", "scorer", "rows a second", "memory", "size"]
     caption = "Median and, after the stroke, 99th percentile; rows a second in batches of 64"
     return table(head, [_row(v, unit, paid) for v in measured], caption=caption, words_in=(0, 1))
 
@@ -76,20 +76,12 @@ def _figures(measured: list[Variant], unit: str) -> Markup:
 def _row(variant: Variant, unit: str, paid: bool) -> list[Child]:
     m = variant.measured
     assert m is not None
-    cells: list[Child] = [
-        variant.name,
-        _WORDS.get(variant.status, variant.status),
-        _speed(m.decide),
-        _speed(m.score),
-        words.figure(m.rows_per_s, 0),
-        words.memory(m.peak_bytes),
-        _size(m.bytes),
-    ]
     delta = variant.delta
     told: Child = words.MISSING
     if variant.status != "start" and delta is not None:
         told = words.with_interval(delta) if math.isfinite(delta.low) else words.money(delta.value, unit)
-    return [*cells, *([words.cost(m.cost, unit)] if paid else []), told]
+    head: list[Child] = [variant.name, _WORDS.get(variant.status, variant.status), told, *([words.cost(m.cost, unit)] if paid else [])]
+    return [*head, _speed(m.decide), _speed(m.score), words.figure(m.rows_per_s, 0), words.memory(m.peak_bytes), _size(m.bytes)]
 
 
 def _speed(speed: Speed) -> str:
