@@ -39,7 +39,7 @@ def test_every_variant_is_told_with_its_figures_or_its_reason() -> None:
     assert "Chosen: one model of each family" in told
     assert "A variant may lose 0.0100 EUR per decision" in told
     assert "1,234 decisions (held-out rows)" in told
-    for words in ("8.0 ms / 16 ms", "70 MB", "2.5 MB", "slower: a decision's median is 16 ms", "does not suit", "the budget was over"):
+    for words in ("8 ms / 16 ms", "70 MB", "2.5 MB", "slower: a decision's median is 16 ms", "does not suit", "the budget was over"):
         assert words in told
     assert "distilled &lt;into&gt; trees" in section.body
     assert "no trees &amp; none to come" in section.body
