@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 from makegood.contracts import Estimate
 from makegood.economics.variants import Measured, Optimised, Speed, Terms, Variant, choose
@@ -29,7 +30,7 @@ def found(cost: float = 0.0, latency_ms: float | None = None) -> Optimised:
 
 
 def text(html: str) -> str:
-    return re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", html)).replace("\xa0", " ")
+    return unescape(re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", html))).replace("\xa0", " ")
 
 
 def test_every_variant_is_told_with_its_figures_or_its_reason() -> None:
