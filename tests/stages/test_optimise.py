@@ -219,7 +219,7 @@ def test_trees_mlps_and_cnns_end_with_a_choice_at_least_as_quick(family: str, to
         raw = cases.load("digits").to_json()
         case = Case.of({**raw, "train": {"families": ["cnn"], "budget": 30.0}, "optimise": {}})
     else:
-        text = {TRAIN: f"train: {{budget: 20s, families: {family}}}\noptimise: {{}}"}
+        text = {TRAIN: f"train: {{budget: 20s, families: {family}}}\noptimise: {{}}", "serve: {reasons: 2}\n": ""}
         case = Case.load(written(tmp_path, loans(600), replace=text))
     prepared, trials = learnt(prepare_rows(case))
     found, model = searched(prepared, trials, table(), tolerance)

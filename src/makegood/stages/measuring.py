@@ -17,7 +17,7 @@ from makegood.economics.variants import Measured, Speed
 from makegood.model import Model
 from makegood.stages import footprint
 
-DECISIONS, SCORED, BATCH = 5, 20, 64  # of each model in one turn
+DECISIONS, SCORED, BATCH = 5, 20, 64  # of each model in one turn; fewer decisions where they take long
 FEWEST, MOST = 4, 80
 """Turns that every model gets in any case, and at most."""
 
@@ -27,20 +27,25 @@ Served = Sequence[Mapping[str, Any]]
 def measure(models: Sequence[Model], rows: Served, prices: Prices, seconds: float) -> tuple[Measured, ...]:
     """Return what each model takes to decide the same rows, one at a time as a service does; at most about `seconds` on the clocks.
 
-    The memory of each is measured in a process of its own.
+    The memory of each is measured in a process of its own, for as long again; None where that time was over.
     """
     features = _features(models[0], rows)
     spent = [_Spent() for _ in models]
+    began = time.perf_counter()
     for model in models:
         model.decide(rows[0])  # what is made at the first decision is no part of the others
         model.scorer(features[:1])
-    began = time.perf_counter()
+    decisions = max(1, min(DECISIONS, int(DECISIONS * seconds / (FEWEST * DECISIONS * (time.perf_counter() - began)))))
     for turn in range(MOST):
         if turn >= FEWEST and time.perf_counter() - began > seconds:
             break
         for i in range(len(models))[:: -1 if turn % 2 else 1]:
-            spent[i].turn(models[i], rows, features, turn)
-    return tuple(s.measured(m, features, prices) for s, m in zip(spent, models, strict=True))
+            spent[i].turn(models[i], rows[turn * decisions % len(rows) :][:decisions], features, turn)
+    until, found = time.perf_counter() + seconds, list[Measured]()
+    for one, model in zip(spent, models, strict=True):
+        peak = footprint.held(model.scorer, features) if not found or time.perf_counter() < until else None
+        found.append(one.measured(model, peak, prices))
+    return tuple(found)
 
 
 def _features(model: Model, rows: Served) -> Floats:
@@ -61,12 +66,11 @@ class _Spent:
 
     def turn(self, model: Model, rows: Served, features: Floats, turn: int) -> None:
         cpu = time.process_time()
-        for i in range(DECISIONS):
-            row = rows[(turn * DECISIONS + i) % len(rows)]
+        for row in rows:
             start = time.perf_counter()
             model.decide(row)
             self.decide.append(time.perf_counter() - start)
-        self.cpu.append((time.process_time() - cpu) / DECISIONS)
+        self.cpu.append((time.process_time() - cpu) / len(rows))
         for i in range(SCORED):
             at = (turn * SCORED + i) % len(features)
             start = time.perf_counter()
@@ -76,9 +80,8 @@ class _Spent:
         model.scorer(features[:BATCH])
         self.batch.append(time.perf_counter() - start)
 
-    def measured(self, model: Model, features: Floats, prices: Prices) -> Measured:
+    def measured(self, model: Model, peak: int | None, prices: Prices) -> Measured:
         decide, score = _speed(self.decide), _speed(self.score)
-        peak = footprint.held(model.scorer, features)
         used = prices.of(Usage(decide.p50_ms / 1e3, float(np.median(self.cpu)), 0.0, peak))
         return Measured(decide, score, BATCH / float(np.median(self.batch)), peak, len(model.scorer.model), used.money)
 

@@ -29,8 +29,11 @@ from makegood.stages.measuring import Served, measure
 from makegood.stages.prepare import Prepared
 
 START = "as trained"
-MEASURING = 0.25
-"""Share of the budget that measuring may take."""
+MEASURING = 0.15
+"""Share of the budget that measuring latency may take, and memory as much again."""
+
+COMPARING = 0.6
+"""Share of the budget that is left to measuring and comparing: no variant is made after that."""
 
 _UNTRIED = "the budget was over"
 
@@ -71,7 +74,7 @@ def optimise(
 
     def make(recipe: Recipe) -> Made | None:
         progress(f"optimise: {recipe.name}", 0.86)
-        return _made(recipe, final, left() / pieces / 2.0) if left() > 0.0 else None
+        return _made(recipe, final, left() / pieces / 2.0) if left() > COMPARING * search.budget else None
 
     found, models = tried(trials.model, search.recipes, make)
     progress("optimise: measure", 0.87)
