@@ -243,6 +243,13 @@ class Compute(_Spec):
         return self
 
 
+class Optimise(_Spec):
+    """What a cheaper variant of the model may lose, money per decision, and for how long variants are tried."""
+
+    tolerance: Annotated[Number, Field(ge=0)] | None = None  # a share of the gain over the best baseline where nothing is said
+    budget: Annotated[Seconds, Field(gt=0)] = 60.0
+
+
 class FalseAlarm(_Spec):
     """How rarely a kept promise may be called broken: with at most this probability in any such period."""
 
@@ -356,6 +363,7 @@ class Case(_Spec):
     serve: Serve = Serve()
     compute: Compute = Compute()
     feedback: Feedback = Feedback()
+    optimise: Optimise | None = None  # no variant is tried without it
 
     folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
     text: str = Field(default="", exclude=True)  # the file, as its author wrote it

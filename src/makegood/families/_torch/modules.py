@@ -210,6 +210,13 @@ def weights(model: Mixture | FeatureTransformer) -> dict[str, NDArray[np.float32
     return found
 
 
+def refill(model: nn.Module, arrays: Arrays) -> None:
+    """Give a module's parameters the values that stand under their names."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name], np.float32)))
+
+
 def _uniform(*shape: int, inputs: int) -> Tensor:
     """Return uniform numbers within ±1/√inputs, torch's own start of a linear map."""
     return (torch.rand(*shape) * 2.0 - 1.0) / math.sqrt(inputs)
