@@ -120,12 +120,18 @@ class Scorable(Protocol):
 
 def thresholds(model: bytes) -> tuple[Ints, Floats]:
     """Return the feature positions and the float32 thresholds of every tree in a serialised graph, without repetition."""
-    found = set()
-    for node in onnx.load_from_string(model).graph.node:
+    found, graph = set(), onnx.load_from_string(model).graph
+    constants = {c.name: c for c in graph.initializer}
+    picked = {
+        n.output[0]: numpy_helper.to_array(constants[n.input[1]]) for n in graph.node if n.op_type == "Gather" and n.input[0] == INPUT
+    }
+    for node in graph.node:
         if node.op_type.startswith("TreeEnsemble"):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            columns = picked.get(node.input[0])  # trees that see some of the features number these from 0
             tree = zip(attributes["nodes_featureids"], attributes["nodes_values"], attributes["nodes_modes"], strict=True)
-            found |= {(feature, value) for feature, value, mode in tree if mode != b"LEAF"}
+            seen = {(feature, value) for feature, value, mode in tree if mode != b"LEAF"}
+            found |= seen if columns is None else {(int(columns[feature]), value) for feature, value in seen}
     ordered = sorted(found)
     return np.array([f for f, _ in ordered], np.int64), np.array([t for _, t in ordered], np.float32)
 
