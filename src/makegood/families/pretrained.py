@@ -45,10 +45,13 @@ NOTE = (
     "it on this page is too good."
 )
 MOST = 100_000_000
-"""Weights that a network may have: the models of five folds must fit into one ONNX file, which ends at 2 GiB."""
+"""Weights that may learn: the models of five folds must fit into one ONNX file, which ends at 2 GiB.
+
+Those that do not learn are in it once, so that five of them count as one.
+"""
 
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?")
-_BATCH = 32
+_BATCH, _FOLDS = 32, 5
 _ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
@@ -107,9 +110,11 @@ class Source(ABC):
         with torch.device("meta"):
             return {name: tensor.shape for name, tensor in auto.from_config(config).state_dict().items()}
 
-    def _check_size(self, shapes: Mapping[str, torch.Size]) -> None:
-        if (size := sum(shape.numel() for shape in shapes.values())) > MOST:
-            raise Refused(Problem(f"{WHERE}: {self.name}", f"{size:,} weights", f"at most {MOST:,}", "name a smaller network"))
+    def _check_size(self, shapes: Mapping[str, torch.Size], fixed: Collection[str] = (), mend: str = "name a smaller network") -> None:
+        """Raise `Refused` for more than `MOST` weights, of which those of these names do not learn."""
+        size, still = (sum(shapes[name].numel() for name in names) for names in (shapes, fixed))
+        if size - still + still // _FOLDS > MOST:
+            raise Refused(Problem(f"{WHERE}: {self.name}", f"{size:,} weights", f"at most {MOST:,} that learn", mend))
 
     def _load(self, auto: Any, config: PreTrainedConfig, new: Collection[str], layers: str) -> nn.Module:
         """Return the network; all but what is `new` must have been saved: `layers` says so in words."""

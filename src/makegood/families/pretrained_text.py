@@ -1,13 +1,14 @@
 """Encoders of texts that start from saved weights, sentence encoders such as MiniLM among them.
 
 The mean of the last layer over all tokens goes into a new line for the case's outcome (Reimers & Gurevych 2019, §3), and all of it
-learns on in our loop; or, with `train.lora`, small factors beside the attention's matrices alone (LoRA: Hu et al. 2022), which are
-merged into them before anything is exported.
+learns on in our loop, but for the word vectors of the largest; or, with `train.lora`, small factors beside the attention's matrices
+alone (LoRA: Hu et al. 2022), which are merged into them before anything is exported.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from makegood.errors import CaseError, MissingExtra, Problem
 from makegood.families._torch import texts
 from makegood.families._torch.loop import Recipe
 from makegood.families._torch.texts import Reader
-from makegood.families.pretrained import WHERE, Source
+from makegood.families.pretrained import MOST, WHERE, Source
 from makegood.families.text import TextNetwork
 from makegood.families.trained import Plan
 
@@ -50,7 +51,8 @@ class TextWeights(Source):
     """An encoder of texts as it was saved: whoever starts from it takes a copy.
 
     `width` is that of its states, `room` the most tokens that it reads at once, `vocabulary` how many it knows. `lora` is the rank of
-    the factors that learn in its place, None where all of it learns.
+    the factors that learn in its place, None where it learns itself: all of it but what is `fixed`, the word vectors of a network whose
+    five folds would otherwise not fit into one file.
     """
 
     SEEN = "texts"
@@ -75,7 +77,7 @@ class TextWeights(Source):
             before = int(config.pad_token_id) + 1 if self.kind in _AFTER_PAD else 0
             self.room = int(config.max_position_embeddings) - before
         unused = {name for name in shapes if name.startswith("pooler.")}
-        self._check_size({name: shape for name, shape in shapes.items() if name not in unused})
+        self.fixed = self._check_learning({name: shape for name, shape in shapes.items() if name not in unused})
         self.model = self._load(AutoModel, config, unused, "all its layers")
         if unused:
             self.model.register_module("pooler", None)  # it would be carried along, and never asked
@@ -85,6 +87,18 @@ class TextWeights(Source):
         if states.shape != (1, ids.shape[1], self.width):
             raise self._wrong(f"states {tuple(states.shape)}", f"{self.width} numbers for each token")
         return set()
+
+    def _check_learning(self, shapes: dict[str, torch.Size]) -> frozenset[str]:
+        """Return which weights do not learn; raises `Refused` where those that do are too many."""
+        if self.lora is not None:
+            fixed = frozenset(name for name in shapes if not re.fullmatch(rf"(?:{_ATTENTION[self.kind]})\.weight", name))
+            self._check_size(shapes, fixed)
+            return fixed
+        if sum(shape.numel() for shape in shapes.values()) <= MOST:
+            return frozenset()
+        fixed = frozenset(name for name, shape in shapes.items() if name.startswith("embeddings.") and shape[0] == self.vocabulary)
+        self._check_size(shapes, fixed, "name a smaller network, or set train.lora")
+        return fixed
 
 
 class PretrainedText(TextNetwork):
@@ -119,6 +133,9 @@ class PretrainedText(TextNetwork):
         network = copy.deepcopy(source.model)
         if source.lora is not None:
             network = _with_factors(network, source.kind, source.lora)
+        else:
+            for name, weights in network.named_parameters():
+                weights.requires_grad_(name not in source.fixed)
         d = source.width
         return Reader(texts.Saved(network), d, self._read_beside(beside, d), k, pad=tokens.pad, dropout=_DROPOUT, gain=_GAIN)
 

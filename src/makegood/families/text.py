@@ -144,10 +144,10 @@ class TextNetwork(Trained):
         """Return what reads the other columns, None where there are none."""
         if not beside.shape[1]:
             return None
-        deviation = beside.std(axis=0, dtype=np.float64)
-        mean = beside.mean(axis=0, dtype=np.float64)
+        mean, deviation = beside.mean(axis=0, dtype=np.float64), beside.std(axis=0, dtype=np.float64)
         deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0  # it never varies, but for rounding
-        return Beside(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, np.maximum(deviation, 1e-30))), d)
+        centre, spread = (torch.from_numpy(a.astype(np.float32)) for a in (mean, np.maximum(deviation, 1e-30)))
+        return Beside(centre, spread, d)
 
 
 class Encoder(TextNetwork):
