@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.bundles import bits
+from tests.queues import CASE, requests
 
 from makegood import pipeline
 from makegood.case import Case
@@ -24,34 +24,11 @@ from makegood.serving.problems import Trouble
 from makegood.serving.rows import Reader
 from makegood.stages.prepare import prepare_rows
 
-CASE = """
-case: requests
-data: {source: requests.parquet, outcome: queue, text: {column: request, tokens: 24}}
-decision:
-  unit: EUR
-  actions:
-    cards: {payoff: {cards: 2, transfers: -1}}
-    transfers: {payoff: {cards: -1, transfers: 2}}
-train: {budget: 4s, families: [ngrams]}
-serve: {reasons: 2}
-"""
-N = 260
-
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("requests")
-    rng = np.random.default_rng(0)
-    words = {
-        "cards": "card pin lost stolen broken arrived contactless plastic 卡 chip".split(),
-        "transfers": "transfer iban pending recipient reference bank sent money 转账 wire".split(),
-    }
-    common = "please help me with my the a when where why is it and so hello thanks today".split()
-    rows = []
-    for i in range(N):
-        queue = ("cards", "transfers")[i % 2]
-        text = " ".join(rng.permutation([*rng.choice(words[queue], 4), *rng.choice(common, 12)]))
-        rows.append({"request": text, "tenure": float(rng.integers(0, 60)), "queue": queue})
+    rows = requests().to_pylist()
     for i in range(0, 40, 4):
         rows[i + 2]["request"] = rows[i]["request"].upper() + "!!"
     rows[5]["request"], rows[7]["request"], rows[9]["request"] = None, "card\x00 pin " * 40, "\x00\x01"
