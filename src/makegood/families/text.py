@@ -102,7 +102,7 @@ class TextNetwork(Trained):
         at, m = self.tokens, len(self._beside)
         row = torch.zeros(1, min(at.windows, 2), m + min(at.length, 8))
         row[..., m:] = float(at.vocabulary - 1 - at.pad)  # any id but that of the padding
-        sizes = {2: m + at.length} | ({1: at.windows} if at.windows > 1 else {})
+        sizes = {2: m + at.length} | ({1: max(at.windows, 3)} if at.windows > 1 else {})  # from 2 to 2 would be fixed
         return exported(module, row, self._where, sizes)
 
     def _write_inputs(self, graph: Graph) -> str:
