@@ -42,6 +42,7 @@ Raw = Mapping[str, Sequence[Any] | NDArray[Any]]
 """Columns of values as they came, from Arrow (`prepare.raw_columns`) or out of JSON, all of one length."""
 
 _LOG = logging.getLogger("makegood.model")
+_READABLE = 40  # characters of a text that a reason shows
 _CELLS = 1 << 26  # features that are worked on at once
 _LEAST = 256  # evaluations for the reasons of one row: two pairs of orders of 50 columns, and the background
 _TIMED = 5  # background rows that are explained to see what that takes
@@ -218,7 +219,10 @@ class Model:
         return _Part(choices, predictive, found.sets, reasons, notes)
 
     def _shown(self, name: str, cell: Any) -> str:
-        """Return a value for a reader, who needs no bytes of an image."""
+        """Return a value for a reader, who needs no bytes of an image and only the beginning of a text."""
+        if name in self.transform.texts:
+            words = " ".join(_shown(cell).split())
+            return words if len(words) <= _READABLE else f"{words[:_READABLE].rstrip()}…"
         return "an image" if name in self.transform.images and isinstance(cell, bytes | str) else _shown(cell)
 
     # --------------------------------------------------------------------------------------------------------- assessment

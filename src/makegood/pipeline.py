@@ -125,9 +125,9 @@ def run(
 
 def _with_models(prepared: Prepared, given: Sequence[families_.Candidate]) -> tuple[Prepared, tuple[families_.Candidate, ...]]:
     """Return the rows with what a reader must know of the user's own models, and those models: the given and the named."""
-    train = prepared.case.train
-    tuned = families_.fine_tuned(train.pretrained, prepared.outcome.task, folder=prepared.case.folder)
-    every = (*given, *named(train.model, folder=prepared.case.folder, seed=train.seed), *tuned)
+    train, texts, folder = prepared.case.train, prepared.case.data.text is not None, prepared.case.folder
+    tuned = families_.fine_tuned(train.pretrained, prepared.outcome.task, folder=folder, texts=texts, lora=train.lora)
+    every = (*given, *named(train.model, folder=folder, seed=train.seed), *tuned)
     notes = (Finding("imported", "", prepared.table.num_rows, c.note, "kept", "warning") for c in every if c.note)
     return replace(prepared, findings=(*prepared.findings, *notes)), every
 

@@ -286,6 +286,8 @@ def into_trees(start: Start) -> Made:
     """Return trees that learnt the start's own probabilities (distillation: Hinton, Vinyals & Dean 2015, at temperature 1)."""
     if start.parts and {part.name for part in start.parts} == {"lightgbm"} and len(start.parts) == 1:
         return "it is one ensemble of trees already"
+    if start.lesson is not None and start.lesson.data.tokens is not None:
+        return "trees would read the ids of words as amounts"
     return _distilled(start, "lightgbm")
 
 

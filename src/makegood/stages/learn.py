@@ -58,7 +58,7 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     table = prepared.table.take(pa.array(rows))
     transform = prepared.transform(rows)
     columns, _ = transform.read(preparation.raw_columns(table))
-    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape)
+    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape, tokens=transform.tokens)
     target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
 
     def expected(predictive: Predictive, at: Ints) -> Floats:
@@ -136,6 +136,8 @@ def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: P
     """Return the decisions that the outer folds hold out, what was learnt last, and the folds one by one where they are asked for."""
     case = prepared.case
     candidates = (*families.find(_families(prepared)), *extra)
+    if prepared.whole.tokens is not None:
+        candidates = families.beside_texts(candidates, others=_others(prepared.whole))
     names = [c.name for c in candidates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(*(Problem("candidates", name, "a name of its own for each candidate", "give mg.wrap(…, name=…)") for name in twice))
@@ -165,7 +167,8 @@ def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: P
 def _families(prepared: Prepared) -> tuple[str, ...]:
     """Return the families to train, in order: those that the case names, and the networks that join `auto` where there is time.
 
-    A fit's time is what the budget gives each of all the fits to come. On images with a network, `auto` has no trees.
+    A fit's time is what the budget gives each of all the fits to come. On images with a network, `auto` has no trees; on texts it has
+    families for these, and those for numbers where there are other columns.
     """
     case, fields = prepared.case, prepared.profile.fields
     chosen = case.train.chosen
@@ -173,13 +176,22 @@ def _families(prepared: Prepared) -> tuple[str, ...]:
         return chosen
     seconds = case.train.budget / (len(prepared.splits.folds) + 1) / (1 if case.data.time else splits.INNER)
     joined: tuple[str, ...] = ()
-    if not any(f.kind == "image" for f in fields):
+    if (tokens := prepared.whole.tokens) is not None:
+        joined = families.joining_texts(seconds, len(prepared.known), tokens.windows * tokens.length)
+        kept = ("constant", *case.train.families)
+        chosen = tuple(name for name in chosen if _others(prepared.whole) or name in kept)
+    elif not any(f.kind == "image" for f in fields):
         joined = families.joining(seconds, len(prepared.known), len(fields))
     elif shape := prepared.transform(prepared.splits.folds[0].train).shape:
         joined = families.joining_images(seconds, len(prepared.known), shape)
         if joined:
             chosen = tuple(name for name in chosen if name != "lightgbm" or name in case.train.families)
     return (*chosen, *(name for name in joined if name not in chosen))
+
+
+def _others(transform: Transform) -> bool:
+    """Return whether there are features beside the tokens of a text."""
+    return transform.tokens is not None and len(transform.features) > transform.tokens.windows * transform.tokens.length
 
 
 def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> None:
@@ -190,7 +202,8 @@ def held_out(prepared: Prepared, learnt: Learnt, rows: Ints, predict: Callable[[
     """Return what the policy does on rows that it did not learn from; `predict` stands in for the model, before calibration."""
     table = prepared.table.take(pa.array(rows))
     columns, _ = learnt.transform.read(preparation.raw_columns(table))
-    data = Dataset(table, learnt.transform.apply(columns), shape=learnt.transform.shape)
+    transform = learnt.transform
+    data = Dataset(table, transform.apply(columns), shape=transform.shape, tokens=transform.tokens)
     predictive = learnt.trained.predict(data) if predict is None else calibrated(predict(data), learnt.trained.calibrator)
     conformal, reported = learnt.trained.conformal, None
     if conformal is not None and isinstance(predictive, Quantiles):
@@ -209,7 +222,9 @@ def _sliceable(prepared: Prepared) -> tuple[str, ...]:
     """Return the columns that payoffs are made of or that rows can be grouped by."""
     needed = {*prepared.policy.names, *prepared.case.data.protected}
     fields = prepared.profile.fields
-    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image")))
+    return tuple(
+        f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image", "text"))
+    )
 
 
 def _model(prepared: Prepared, learnt: Learnt) -> Model:
@@ -232,9 +247,9 @@ def refer_to(prepared: Prepared, held: HeldOut, transform: Transform) -> Referen
     """Return what held-out rows were like: promises and predictions on rows that were learnt from would be surer than those to come."""
     rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: len(held)]
     drawn = np.sort(np.random.default_rng(prepared.case.train.seed).permutation(len(held))[:JUDGED])
-    columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)))
+    columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)), tokens=False)
     assert isinstance(held.predictive, Probabilities | Quantiles), "what a model predicts"
-    seen = observed(columns, transform.images, values_of(held.predictive)[drawn])
+    seen = observed(columns, transform.images, values_of(held.predictive)[drawn], transform.texts)
     payoffs, promise = prepared.policy.payoffs, held.choices.promise
     gap = value.paired(promise, held.payoff, payoffs.unit, clusters=held.clusters, seed=prepared.case.train.seed)
     kept = Kept.of(gap, held.room(payoffs))
