@@ -95,7 +95,7 @@ def trainer(encoder: Path, texts: dict[str, list[str]], parts: dict[str, Dataset
     tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=len(task.classes), local_files_only=True)
 
-    def coded(name: str) -> list[dict[str, Any]]:
+    def coded(name: str) -> Any:
         ids = tokenizer(texts[name], truncation=True, max_length=LENGTH)["input_ids"]
         return [{"input_ids": one, "labels": int(y)} for one, y in zip(ids, np.asarray(parts[name].outcome), strict=True)]
 
