@@ -43,7 +43,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-emit-index-url --custom-compile-command 'make locks'
 locks: .venv/.dev
 	$(COMPILE) pyproject.toml --extra cases --extra image --extra wrap --group dev --output-file requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra cases --extra client --extra image --extra serve --constraint requirements/dev.txt --output-file requirements/cases.txt
+	$(COMPILE) pyproject.toml --extra cases --extra client --extra image --extra serve --extra text --constraint requirements/dev.txt --output-file requirements/cases.txt
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/core.txt
 	$(COMPILE) --group serve --constraint requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) --group build --output-file requirements/build.txt

@@ -202,24 +202,27 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
             ("run", "credit-rsk"),
             "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis, digits; did you mean 'credit-risk'?",
         ),
-        (("run", "CASE", "--until", "repot"), "error: --until: got 'repot'; expected one of prepare, train, evaluate, bundle, report"),
+        (
+            ("run", "CASE", "--until", "repot"),
+            "error: --until: got 'repot'; expected one of prepare, train, evaluate, optimise, bundle, report",
+        ),
         (("run", "CASE", "--budget", "soon"), "error: --budget: got 'soon'; expected a duration such as 60s, 5m, 12h or 180d"),
         (("run", "CASE", "--budget", "0"), "error: --budget: got '0'; expected more than no time"),
         (("report", "nothing"), "got 'nothing'; expected a case that was run; makegood run nothing"),
         (
-            ("optimise", "--port", "1"),
-            "error: makegood optimise; expected a later version: the optimise stage is not built yet; see ROADMAP.md",
+            ("plan", "--port", "1"),
+            "error: makegood plan; expected a later version: the business plan is not built yet; see ROADMAP.md",
         ),
     ],
 )
 def test_wrong_input_leaves_2_with_a_message(makegood: Shell, case: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    place = () if words[0] == "optimise" else ("--workspace", tmp_path)
+    place = () if words[0] == "plan" else ("--workspace", tmp_path)
     code, out, err = makegood(*(case if w == "CASE" else w for w in words), *place)
     assert (code, out) == (2, "")
     assert message in err
     code, out, err = makegood(*(case if w == "CASE" else w for w in words), *place, "--json")
     assert code == 2
-    if words[0] != "optimise":
+    if words[0] != "plan":
         assert json.loads(out)["error"] == "CaseError"
     assert message in err
 

@@ -113,7 +113,8 @@ def test_the_public_surface_is_pinned_and_resolves() -> None:
 
 def test_nothing_is_caught_unseen_but_at_the_boundaries_of_a_process() -> None:
     boundaries = {PACKAGE / "cli" / "__init__.py", PACKAGE / "serving" / "app.py"}
-    assert matching(r"^\s*except\s*(:|.*\b(Base)?Exception\b)", TREES.keys() - boundaries) == []
+    foreign = {PACKAGE / "data" / "texts.py"}  # `tokenizers` raises Exception itself, and nothing narrower; the rest is raised again
+    assert matching(r"^\s*except\s*(:|.*\b(Base)?Exception\b)", TREES.keys() - boundaries - foreign) == []
 
 
 def test_open_keywords_stay_the_exception() -> None:
@@ -177,8 +178,8 @@ def test_the_locks_are_pinned_and_agree() -> None:
     assert serve.items() <= dev.items()
     assert {canonical(r) for r in PROJECT["dependencies"]} <= core.keys()
     assert cases.keys() - core.keys() == set(
-        "anyio click empulse h11 httpcore2 httptools httpx2 httpx2-jsfetch idna pillow prometheus-client starlette truststore uvicorn uvloop".split()
-    )  # data, and the demo's service and client
+        "anyio click empulse h11 httpcore2 httptools httpx2 httpx2-jsfetch idna pillow prometheus-client starlette tokenizers truststore uvicorn uvloop".split()
+    )  # data, what reads texts, and the demo's service and client
     assert lock("build").keys() == {"flit-core"}
     assert lock("uv").keys() == {"uv"}
 

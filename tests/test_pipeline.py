@@ -248,7 +248,7 @@ def test_figures_that_are_not_finite_become_null(done: Run) -> None:
 
 def test_an_unknown_stage_is_named(case: Path) -> None:
     with pytest.raises(
-        CaseError, match="--until: got 'reprot'; expected one of prepare, train, evaluate, bundle, report; did you mean 'report'"
+        CaseError, match="--until: got 'reprot'; expected one of prepare, train, evaluate, optimise, bundle, report; did you mean 'report'"
     ):
         pipeline.run(case, until="reprot")
 

@@ -43,10 +43,11 @@ LIMITS = {
     "background.json": 16 * _MIB,
     "card.md": 4 * _MIB,
     "reference.json": 16 * _MIB,
+    "optimise.json": _MIB,
 }
 """The files of a bundle, and the most bytes that each may have."""
 
-OPTIONAL = frozenset({"reference.json"})
+OPTIONAL = frozenset({"reference.json", "optimise.json"})
 """Files that a bundle may lack, and those of earlier versions do; the manifest says which are there."""
 
 MAX_DEPTH = 32  # of nested lists and maps in a JSON file

@@ -28,10 +28,16 @@ NOT_BUILT = {
 FAMILIES = ("constant", "linear", "lightgbm")
 """What `train.families: auto` trains, the simple ones first."""
 
+TEXT_FAMILIES = ("ngrams",)
+"""Families whose rows have a text each, and that need no torch; `train.families: auto` trains them where there is a text."""
+
 IMAGE_NETWORKS = ("cnn", "resnet", "vit")
 """Families whose rows are one image each."""
 
-NETWORKS = ("mlp", "transformer", *IMAGE_NETWORKS)
+TEXT_NETWORKS = ("encoder",)
+"""Families whose rows have a text each."""
+
+NETWORKS = ("mlp", "transformer", *IMAGE_NETWORKS, *TEXT_NETWORKS)
 """Families that need torch and are trained where the case names them."""
 
 _DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0, "ms": 0.001}
@@ -94,6 +100,24 @@ class Images(_Spec):
     channels: Annotated[int, AfterValidator(_channels)] | None = None
 
 
+class Texts(_Spec):
+    """The one column of texts, and how much of a text is read: `windows` of `tokens` each, which overlap by a quarter.
+
+    Without `tokens` a window is as long as covers 99% of the texts learnt from, 256 tokens at most.
+    """
+
+    column: Annotated[str, Field(min_length=1)]
+    tokens: Annotated[int, Field(ge=8, le=512)] | None = None
+    windows: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+def _texts(value: Any) -> Any:
+    """Let the name of a column stand for all that can be said of it."""
+    if isinstance(value, list | tuple):
+        raise ValueError("one column of texts (several are not built yet: see ROADMAP.md)")
+    return {"column": value} if isinstance(value, str) else value
+
+
 class Data(_Spec):
     """Where the rows come from and what their columns mean."""
 
@@ -112,6 +136,7 @@ class Data(_Spec):
     type: Literal["auto", "classes", "number"] = "auto"  # of the outcome
     path: str | None = None  # a column of paths to images
     image: Images = Images()
+    text: Annotated[Texts | None, BeforeValidator(_texts)] = None  # a column of texts
 
     @model_validator(mode="after")
     def _built(self) -> Self:
@@ -120,6 +145,11 @@ class Data(_Spec):
         for name in ("time", "group", "holdout", "path"):
             if getattr(self, name) == self.outcome:
                 raise ValueError(f"a {name} column other than the outcome {self.outcome!r}")
+        if self.text is not None:
+            for role in ("outcome", "time", "group", "holdout", "path", "known_later", "protected", "categories"):
+                named = getattr(self, role)
+                if self.text.column in (named if isinstance(named, tuple) else (named,)):
+                    raise ValueError(f"a text column that is not in data.{role} too; got {self.text.column!r}")
         if self.time is not None and self.holdout is not None:
             raise ValueError("time or holdout, not both: each says which rows are held out")
         return self
@@ -197,14 +227,17 @@ class Train(_Spec):
     budget: Annotated[Seconds, Field(gt=0)] = 60.0
     families: Words = ("auto",)
     model: Words = ()  # the user's own, beside the families: module:function, or the path of a saved model
-    pretrained: Words = ()  # networks for images to start from, as transformers saves them: a folder, or owner/name at the hub
+    pretrained: Words = ()  # networks to start from, as transformers saves them: a folder, or owner/name at the hub
+    lora: Annotated[int, Field(ge=1, le=256)] | None = None  # the rank of the factors that learn in place of a text encoder's weights
     seed: int = 0
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.families:
-            if name not in ("auto", *FAMILIES, *NETWORKS):
-                raise ValueError(f"auto, or some of {', '.join(FAMILIES + NETWORKS)}; got {name!r}")
+            if name not in ("auto", *FAMILIES, *TEXT_FAMILIES, *NETWORKS):
+                raise ValueError(f"auto, or some of {', '.join(FAMILIES + TEXT_FAMILIES + NETWORKS)}; got {name!r}")
+        if self.lora is not None and not self.pretrained:
+            raise ValueError("lora beside pretrained, whose attention it fits to the case")
         return self
 
     @property
@@ -241,6 +274,13 @@ class Compute(_Spec):
         if self.decisions is None and (self.cpu_hour or self.gpu_hour or self.memory_gb_hour):
             raise ValueError("decisions beside the prices: how many decisions one training serves, over which its cost is spread")
         return self
+
+
+class Optimise(_Spec):
+    """What a cheaper variant of the model may lose, money per decision, and for how long variants are tried."""
+
+    tolerance: Annotated[Number, Field(ge=0)] | None = None  # a share of the gain over the best baseline where nothing is said
+    budget: Annotated[Seconds, Field(gt=0)] = 60.0
 
 
 class FalseAlarm(_Spec):
@@ -356,6 +396,7 @@ class Case(_Spec):
     serve: Serve = Serve()
     compute: Compute = Compute()
     feedback: Feedback = Feedback()
+    optimise: Optimise | None = None  # no variant is tried without it
 
     folder: Path = Field(default=Path(), exclude=True)  # relative sources start here
     text: str = Field(default="", exclude=True)  # the file, as its author wrote it
@@ -398,6 +439,9 @@ class Case(_Spec):
             raise NotBuilt(
                 *(Problem(f"{where}: {p}", "", f"a case without it: {w} is not built yet", "remove it; see ROADMAP.md") for p, w in planned)
             )
+        if isinstance(raw.get("data"), Mapping) and isinstance(raw["data"].get("outcome"), list):
+            expected = "one column: several labels a row are not built yet"
+            raise NotBuilt(Problem(f"{where}: data.outcome", "a list", expected, "write a case for each label; see ROADMAP.md"))
         try:
             return cls.model_validate({**raw, "folder": folder or Path()})
         except ValidationError as error:
@@ -458,7 +502,7 @@ def _fields_at(path: tuple[Any, ...]) -> list[str]:
     for part in path:
         if part in model.model_fields:  # other parts are names that the user chose, as in decision.actions.NAME
             model = next(iter(_models_in(model.model_fields[part].annotation)), model)
-    return [f for f in model.model_fields if f not in ("folder", "text")]
+    return [name for name, field in model.model_fields.items() if not field.exclude]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -492,6 +536,7 @@ def _problem(error: Any, where: str) -> Problem:
         "model_type": "a mapping",
         "tuple_type": "a list",
         "string_type": "text",
+        "string_too_short": "a name",
     }.get(kind) or str(limits.get("error", error["msg"]))
     shown = got if isinstance(got, str | int | float) else ""
     return Problem(at, str(shown), message.replace("could not convert string to float", "a number, not"))

@@ -74,13 +74,38 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Where the features hold token ids: `features[:, first : first + windows * length]`, window after window.
+
+    An id is in [0, `vocabulary`); `pad` fills what a text does not. Each window that holds a part of the text begins and ends with
+    the tokenizer's own tokens for that ([CLS] and [SEP]), where it has such.
+    """
+
+    first: int
+    windows: int
+    length: int
+    vocabulary: int
+    pad: int
+
+    @property
+    def columns(self) -> slice:
+        """The features that are token ids.
+
+        >>> Tokens(first=2, windows=2, length=8, vocabulary=100, pad=0).columns
+        slice(2, 18, None)
+        """
+        return slice(self.first, self.first + self.windows * self.length)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Rows as a family sees them.
 
     `table` holds the columns as read, `features` (n, n_features) float32 what preparation made of them (None before it, and for
     families that read `table`). `shape` (height, width, channels) says that the features are the pixels of one image, in that order,
-    and nothing else. `outcome` is int64 class codes (n,) or float64 values (n,), or whatever the family's kind of
-    prediction needs (relevant items, potential outcomes); None when unknown, as at serving. `predict` never reads it.
+    and nothing else. `tokens` says which of them are the token ids of a text. `outcome` is int64 class codes (n,) or float64 values
+    (n,), or whatever the family's kind of prediction needs (relevant items, potential outcomes); None when unknown, as at serving.
+    `predict` never reads it.
     """
 
     table: pa.Table
@@ -88,6 +113,7 @@ class Dataset:
     outcome: NDArray[Any] | None = None
     weight: Floats | None = None
     shape: tuple[int, int, int] | None = None
+    tokens: Tokens | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -100,11 +126,12 @@ class Dataset:
             None if self.outcome is None else self.outcome[rows],
             None if self.weight is None else self.weight[rows],
             self.shape,
+            self.tokens,
         )
 
     def without_outcome(self) -> Dataset:
         """Return the same rows as serving sees them."""
-        return Dataset(self.table, self.features, shape=self.shape)
+        return Dataset(self.table, self.features, shape=self.shape, tokens=self.tokens)
 
 
 @dataclass(frozen=True)
@@ -132,6 +159,7 @@ class Splits:
     order: Ints | None = None  # rank in time (n,), where there is a time
     purged: int = 0  # rows left out since their outcome was not yet known when the test began
     detail: str = ""
+    repeated: int = 0  # rows not learnt from on some fold, since their text nearly repeats one of its test
 
 
 # ------------------------------------------------------------------------------------------------------------ predictions
@@ -534,6 +562,7 @@ __all__ = [
     "Splits",
     "Task",
     "Text",
+    "Tokens",
     "Usage",
     "rows_of",
 ]

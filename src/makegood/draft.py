@@ -191,10 +191,16 @@ def _number(values: list[float], unit: str) -> _Decision:
 
 
 def _hints(columns: profiles.Profile, outcome: str) -> list[str]:
-    """Return commented lines about columns that look like a time or a protected attribute: only the user can know."""
+    """Return commented lines about columns that look like a time, a text or a protected attribute: only the user can know.
+
+    The line of a text is no comment where the data hold nothing else to learn from.
+    """
     dates = [f.name for f in columns.fields if f.kind == "date" and f.name != outcome]
     sensitive = [f.name for f in columns.fields if SENSITIVE.match(f.name) and f.name != outcome]
-    hints = [f"  # time: {_text(dates[0])}    # if decisions were taken then: the test is later than the training"] if dates else []
+    texts = [f.name for f in columns.fields if f.kind == "long text" and f.name != outcome]
+    alone = all(f.kind in profiles.UNUSED for f in columns.fields if f.name != outcome)
+    hints = [f"  {'' if alone else '# '}text: {_text(texts[0])}    # read by the words in it"] if texts else []
+    hints += [f"  # time: {_text(dates[0])}    # if decisions were taken then: the test is later than the training"] if dates else []
     if sensitive:
         hints.append(f"  # protected: [{', '.join(map(_text, sensitive))}]    # kept out of the model, always in the fairness table")
     return hints

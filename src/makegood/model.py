@@ -33,7 +33,7 @@ from makegood.economics.sets import Sets
 from makegood.errors import BundleError, CaseError, DataError, Problem, nearest
 from makegood.golden import CELLS, FEWEST, ROWS, Golden, compare, json_cell, pick
 from makegood.monitoring.reference import Reference
-from makegood.scorer import INPUT, OUTPUT, Scorer
+from makegood.scorer import INPUT, LEVELS, OUTPUT, THREADS, Scorer
 from makegood.trust import explain as shapley
 
 __all__ = ["Decided", "INPUT", "Model", "OUTPUT", "Scorer", "load", "pack", "verify"]
@@ -42,6 +42,7 @@ Raw = Mapping[str, Sequence[Any] | NDArray[Any]]
 """Columns of values as they came, from Arrow (`prepare.raw_columns`) or out of JSON, all of one length."""
 
 _LOG = logging.getLogger("makegood.model")
+_READABLE = 40  # characters of a text that a reason shows
 _CELLS = 1 << 26  # features that are worked on at once
 _LEAST = 256  # evaluations for the reasons of one row: two pairs of orders of 50 columns, and the background
 _TIMED = 5  # background rows that are explained to see what that takes
@@ -86,7 +87,8 @@ class Model:
     evaluation. `id` is the case's name and the start of the bundle's hash; empty until the model is packed. `block` bounds the memory:
     at most so many rows are worked on at once. `evaluations` bounds the work for the reasons that a decision comes with; packing fits
     it to the case's `serve.latency`, and a bundle keeps it, so that the same row has the same reasons on every machine and every day.
-    `reference` says what the rows were like on which the model was judged; None in bundles of earlier versions.
+    `reference` says what the rows were like on which the model was judged; None in bundles of earlier versions. `optimised` says why
+    this variant of the model was chosen, and of which (`economics.variants.Optimised.to_json`); None where nothing was tried.
     """
 
     case: Mapping[str, Any]
@@ -103,6 +105,7 @@ class Model:
     block: int = 1 << 16
     evaluations: int = shapley.EVALUATIONS
     reference: Reference | None = None
+    optimised: Mapping[str, Any] | None = None
 
     @overload
     def decide(self, rows: Mapping[str, Any], *, reasons: int | None = None) -> Decision: ...
@@ -216,7 +219,10 @@ class Model:
         return _Part(choices, predictive, found.sets, reasons, notes)
 
     def _shown(self, name: str, cell: Any) -> str:
-        """Return a value for a reader, who needs no bytes of an image."""
+        """Return a value for a reader, who needs no bytes of an image and only the beginning of a text."""
+        if name in self.transform.texts:
+            words = " ".join(_shown(cell).split())
+            return words if len(words) <= _READABLE else f"{words[:_READABLE].rstrip()}…"
         return "an image" if name in self.transform.images and isinstance(cell, bytes | str) else _shown(cell)
 
     # --------------------------------------------------------------------------------------------------------- assessment
@@ -405,6 +411,8 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
         "classes": model.task.classes,
         "levels": model.task.levels,
         "rows": model.scorer.rows,
+        "level": model.scorer.level,
+        "threads": model.scorer.threads,
         "calibrator": None if model.calibrator is None else model.calibrator.to_json(),
         "conformal": None if model.conformal is None else model.conformal.to_json(),
         "sets": None if model.sets is None else model.sets.to_json(),
@@ -421,6 +429,8 @@ def pack(model: Model, target: Path, *, rows: Raw, card: str) -> Model:
     }
     if model.reference is not None:
         contents["reference.json"] = msgspec.to_builtins(model.reference)
+    if model.optimised is not None:
+        contents["optimise.json"] = model.optimised
     files = {name: bundle.dump_json(value) for name, value in contents.items()}
     files |= {"scorer.onnx": model.scorer.model, "card.md": card.encode()}
     bundle.write(target, files, makegood=__version__, case=str(model.case["case"]), verdict=model.verdict)
@@ -487,6 +497,12 @@ def _model(contents: bundle.Contents) -> Model:
     if not 1 <= evaluations <= shapley.EVALUATIONS:
         got = f"{evaluations} evaluations"
         raise BundleError(Problem(str(contents.folder / "scorer.json"), got, f"1 to {shapley.EVALUATIONS}", bundle.REMAKE))
+    level, threads = scorer.get("level", "all"), scorer.get("threads", 1)  # not in bundles of earlier versions
+    if level not in LEVELS or not isinstance(threads, int) or not 1 <= threads <= THREADS:
+        got = f"level {level}, {threads} threads"
+        raise BundleError(
+            Problem(str(contents.folder / "scorer.json"), got, f"one of {', '.join(LEVELS)}, 1 to {THREADS} threads", bundle.REMAKE)
+        )
     for action in policy["payoffs"]["actions"]:
         if action.get("quantity") is not None:
             quantity = action["quantity"]
@@ -501,7 +517,7 @@ def _model(contents: bundle.Contents) -> Model:
         case=case,
         task=Task(scorer["kind"], tuple(scorer["classes"]), tuple(scorer["levels"])),
         transform=Transform.from_json(contents.json("transform.json")),
-        scorer=Scorer(contents.files["scorer.onnx"], int(scorer["rows"])),
+        scorer=Scorer(contents.files["scorer.onnx"], int(scorer["rows"]), level, threads),
         policy=Policy.from_json(policy),
         background=contents.json("background.json"),
         calibrator=None if scorer["calibrator"] is None else Calibrator.from_json(scorer["calibrator"]),
@@ -511,6 +527,7 @@ def _model(contents: bundle.Contents) -> Model:
         id=f"{contents.manifest.case}@{contents.hash[:12]}",
         evaluations=evaluations,
         reference=msgspec.convert(contents.json("reference.json"), Reference) if "reference.json" in contents.files else None,
+        optimised=contents.json("optimise.json") if "optimise.json" in contents.files else None,
     )
 
 

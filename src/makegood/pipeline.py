@@ -1,4 +1,4 @@
-"""The composition: case → prepare → train → evaluate → bundle → report. Read this file first.
+"""The composition: case → prepare → train → evaluate → optimise → bundle → report. Read this file first.
 
 Every stage receives values and returns one; this module alone knows which follows which. One procedure, `learn`, is judged on rows
 that it did not see (on each outer fold) and then makes, from all rows, the model that is deployed.
@@ -23,12 +23,15 @@ from makegood.case import Case, duration_s
 from makegood.contracts import Compute, Evaluation, Finding, Run, Usage
 from makegood.data import galleries, prepare, sources
 from makegood.economics import compute
+from makegood.economics.variants import Optimised
 from makegood.errors import CaseError, MakegoodError, Problem, Refused, nearest
 from makegood.families.named import named
+from makegood.families.smaller import table
 from makegood.golden import json_cell
 from makegood.report.page import ReportInput, render
 from makegood.stages import evaluate as evaluation
 from makegood.stages import meter
+from makegood.stages import optimise as optimising
 from makegood.stages.learn import Progress, Trials, learn_all
 from makegood.stages.mistakes import costliest
 from makegood.stages.prepare import Prepared, prepare_rows
@@ -36,7 +39,7 @@ from makegood.trust import fairness
 from makegood.trust.card import card
 from makegood.workspace import Workspace, write, write_json
 
-STAGES = ("prepare", "train", "evaluate", "bundle", "report")
+STAGES = ("prepare", "train", "evaluate", "optimise", "bundle", "report")
 HERE = Path(".makegood")
 FILE_REASONS = 1_000  # rows of a file up to which each comes with its reasons
 
@@ -66,6 +69,8 @@ def run(
     if until not in STAGES:
         raise CaseError(Problem("--until", until, f"one of {', '.join(STAGES)}", nearest(until, STAGES)))
     case = _case(case)
+    if until == "optimise" and case.optimise is None:
+        raise CaseError(Problem("--until", until, "a case with `optimise:`", "add `optimise: {}` to it, or stop after evaluate"))
     progress("prepare", 0.0)
     prepared, candidates = _with_models(prepare_rows(case, data, cache), candidates)
     space = workspace if isinstance(workspace, Workspace) else Workspace(Path(workspace))
@@ -84,6 +89,14 @@ def run(
     money = judge(prepared, trials, opened)
     record.save("evaluate", asdict_json(money))
     if until == "evaluate":
+        return record.finish(space, money)
+    found = None
+    if case.optimise is not None:
+        progress("optimise", 0.85)
+        found, model = optimised(prepared, trials, money, progress)
+        trials = replace(trials, model=model)
+        record.save("optimise", found.to_json())
+    if until == "optimise":
         return record.finish(space, money)
     progress("bundle", 0.9)
     groups = fairness_table(prepared, trials, money.cost)
@@ -104,6 +117,7 @@ def run(
         seconds=record.seconds,
         hashes={"data": prepared.source.fingerprint, "test rows": prepared.splits.hash, "bundle": packed.id},
         versions=versions(),
+        optimised=found,
     )
     write(folder / "report.html", render(described))
     return record.finish(space, money, packed)
@@ -111,9 +125,9 @@ def run(
 
 def _with_models(prepared: Prepared, given: Sequence[families_.Candidate]) -> tuple[Prepared, tuple[families_.Candidate, ...]]:
     """Return the rows with what a reader must know of the user's own models, and those models: the given and the named."""
-    train = prepared.case.train
-    tuned = families_.fine_tuned(train.pretrained, prepared.outcome.task, folder=prepared.case.folder)
-    every = (*given, *named(train.model, folder=prepared.case.folder, seed=train.seed), *tuned)
+    train, texts, folder = prepared.case.train, prepared.case.data.text is not None, prepared.case.folder
+    tuned = families_.fine_tuned(train.pretrained, prepared.outcome.task, folder=folder, texts=texts, lora=train.lora)
+    every = (*given, *named(train.model, folder=folder, seed=train.seed), *tuned)
     notes = (Finding("imported", "", prepared.table.num_rows, c.note, "kept", "warning") for c in every if c.note)
     return replace(prepared, findings=(*prepared.findings, *notes)), every
 
@@ -142,15 +156,27 @@ def judge(prepared: Prepared, trials: Trials, opened: int) -> Evaluation:
 
 def computing(prepared: Prepared, trials: Trials) -> Compute:
     """Return what learning took and what a decision takes, with the case's prices: held-out rows are decided one at a time, as served."""
+    decision, n = meter.one_decision(trials.model.decide, _served(prepared, trials.model))
+    candidates = {t.name: t.used for t in trials.learnt.trained.trials}
+    return compute.compute(trials.used, candidates, decision, n, prices(prepared.case.compute.model_dump()))
+
+
+def _served(prepared: Prepared, model: models.Model) -> list[dict[str, Any]]:
+    """Return held-out rows as a service gets them."""
     rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: meter.DECISIONS]
     raw = prepare.raw_columns(prepared.table.take(pa.array(rows)))
-    served = [{name: json_cell(raw[name][i]) for name in trials.model.transform.inputs} for i in range(len(rows))]
-    decision, n = meter.one_decision(trials.model.decide, served)
-    candidates = {t.name: t.used for t in trials.learnt.trained.trials}
-    return compute.compute(trials.used, candidates, decision, n, _prices(prepared.case.compute.model_dump()))
+    return [{name: json_cell(raw[name][i]) for name in model.transform.inputs} for i in range(len(rows))]
 
 
-def _prices(declared: Mapping[str, Any]) -> compute.Prices:
+def optimised(prepared: Prepared, trials: Trials, money: Evaluation, progress: Progress = _silent) -> tuple[Optimised, models.Model]:
+    """Return what the variants of a model came to, and the model as one of them, or as it was."""
+    assert prepared.case.optimise is not None, "asked for by the case"
+    served = _served(prepared, trials.model)
+    search = optimising.Search(prepared.case.optimise.budget, prices(prepared.case.compute.model_dump()), served, table())
+    return optimising.optimise(prepared, trials, optimising.terms(prepared, money.gain), search, progress)
+
+
+def prices(declared: Mapping[str, Any]) -> compute.Prices:
     """Return the prices of computing out of a case's plain data, which leaves out what is 0."""
     return compute.Prices(*(declared.get(price.name, price.default) for price in fields(compute.Prices)))
 
@@ -365,7 +391,7 @@ def decide_file(model: str, rows: Path, out: Path, *, workspace: Path | str = HE
     k = None if source.table.num_rows <= FILE_REASONS else 0
     with meter.Meter() as metered:
         decided = deciding.decide_columns(prepare.raw_columns(source.table), exact_limits=bool(deciding.policy.limits), reasons=k)
-    used = _prices(deciding.case.get("compute", {})).of(metered.used)
+    used = prices(deciding.case.get("compute", {})).of(metered.used)
     notes = [*(f.detail for f in source.findings if f.kind != "missing_outcome"), *map(str, decided.notes)]
     ignored = [name for name in decided.ignored if name not in galleries.roles(source.table)]
     if ignored:

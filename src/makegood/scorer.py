@@ -15,24 +15,31 @@ from makegood.contracts import Floats
 from makegood.errors import BundleError, Problem
 
 INPUT, OUTPUT = "features", "raw"
+LEVELS = ("none", "basic", "extended", "all")
+"""How far ONNX Runtime rewrites a graph before it runs it; the last is what it does unasked."""
+
+THREADS = 64  # at most
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """An ONNX graph "features" float32 (n, n_features) → "raw" (n, k), run on one thread, at most `rows` rows at a time.
+    """An ONNX graph "features" float32 (n, n_features) → "raw" (n, k), at most `rows` rows at a time, on `threads` threads.
 
-    With more threads, or more rows than its maker allowed, sums may be taken in another order and a row's bits would depend on
-    its neighbours.
+    With more rows than its maker allowed, sums may be taken in another order and a row's bits would depend on its neighbours; more
+    threads than one are only for graphs whose bits were found not to change with them. `level` is one of `LEVELS`.
     """
 
     model: bytes
     rows: int
+    level: str = "all"
+    threads: int = 1
 
     @cached_property
     def session(self) -> Any:
         """The ONNX Runtime session, made when first needed; raises `BundleError` where the bytes are no graph that runs."""
         options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.graph_optimization_level = _ORT_LEVELS[self.level]
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what is wrong is raised
@@ -61,6 +68,12 @@ class Scorer:
             raise BundleError(Problem("scorer.onnx", "; ".join(map(str, found)), wanted, bundle.REMAKE))
 
 
+_ORT_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _ORT_ERRORS = tuple(
     getattr(ort_errors, name)
     for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")

@@ -231,3 +231,10 @@ def test_an_image_leaks_by_being_there_and_never_by_its_pixels(case: Any) -> Non
     assert find({"photo": pixels}, case()) == {}
     found = find({"photo": [b"x%d" % i if y else None for i, y in enumerate(Y)]}, case())
     assert found["photo"].detail.startswith("Column 'photo' is filled only where the outcome is 'yes'")
+
+
+def test_a_text_that_is_named_is_kept_and_watched(case: Any) -> None:
+    note = [f"closed after {i} days, all was paid back" if y else None for i, y in enumerate(Y)]
+    found = find({"note": note}, case(text="note"))["note"]
+    assert (found.kind, found.action, found.severity) == ("leak", "kept", "warning")
+    assert found.detail.endswith("It was kept, since data.text names it.")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from makegood.data.outcome import class_of, payoffs_by_class, type_outcome
-from makegood.errors import CaseError, DataError
+from makegood.errors import CaseError, DataError, NotBuilt
 
 
 def table(values: Any) -> pa.Table:
@@ -153,3 +153,8 @@ def test_outcomes_that_cannot_be_learnt(case: Any, values: list[Any], declared: 
     with pytest.raises(DataError) as caught:
         type_outcome(table(values), case(**declared))
     assert str(caught.value) == message
+
+
+def test_several_labels_a_row_are_refused_by_name(case: Any) -> None:
+    with pytest.raises(NotBuilt, match=r"data\.outcome: 'y': got 'lists'; expected one label a row: .*; write a case for each label"):
+        type_outcome(table([["a", "b"], ["a"]] * 10), case())

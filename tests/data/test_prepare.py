@@ -11,6 +11,7 @@ from makegood.contracts import Finding
 from makegood.data import prepare
 from makegood.data.profile import profile
 from makegood.data.sources import read
+from makegood.data.texts import Tokenizer, train_tokenizer
 from makegood.data.transform import Column, Transform
 from makegood.errors import CaseError, DataError
 
@@ -244,3 +245,52 @@ def test_the_column_of_parts_makes_no_feature(case: Any) -> None:
     assert [(f.kind, f.column, f.detail, f.action) for f in findings] == [
         ("holdout", "part", "Column 'part' is the part of the rows; it splits them and makes no feature.", "excluded")
     ]
+
+
+# ------------------------------------------------------------------------------------------------------------------- texts
+
+
+@pytest.fixture
+def notes(rng: np.random.Generator) -> pa.Table:
+    words = np.array("card lost payment stuck refund transfer abroad fee".split())
+    made = [" ".join(rng.choice(words, int(n))) for n in rng.integers(1, 30, N)]
+    return pa.table({"note": [None, *made[1:]], "age": rng.integers(18, 80, N), "y": rng.choice(["no", "yes"], N)})
+
+
+def test_a_text_has_a_tokenizer_of_the_train_rows_and_windows_that_hold_them(case: Any, notes: pa.Table) -> None:
+    spec = case(text="note")
+    transform = fit(notes, spec, ("y",), rows=np.arange(50))
+    made = column(transform, "note")
+    assert (made.reads, made.windows, made.flag) == ("text", 1, True)
+    assert made.length % 8 == 0
+    assert made.length >= Tokenizer(made.tokenizer).lengths(notes["note"].to_pylist()[:50]).max() > made.length - 8
+    assert transform.tokens is not None
+    assert transform.tokens.first == 0
+    assert transform.features[made.length :] == ("age",)
+    assert column(fit(notes, spec, ("y",), rows=np.arange(50)), "note") == made
+    assert column(fit(notes, spec, ("y",), rows=np.arange(60, 160)), "note").tokenizer != made.tokenizer
+    assert not column(fit(notes, spec, ("y",), rows=np.arange(1, 50)), "note").flag
+
+
+def test_the_case_and_a_pretrained_network_say_how_texts_are_read(case: Any, notes: pa.Table) -> None:
+    state = train_tokenizer(["another corpus"] * 3)
+    wording = prepare.Wording(tokens=12, windows=3, tokenizer=state)
+    made = column(fit(notes, case(text="note"), ("y",), wording=wording), "note")
+    assert (made.length, made.windows, made.tokenizer) == (12, 3, state)
+    with pytest.raises(CaseError, match=r"train.pretrained: got 'a tokenizer that cannot be read"):
+        fit(notes, case(text="note"), ("y",), wording=prepare.Wording(tokenizer="{}"))
+
+
+def test_texts_are_mended_and_counted() -> None:
+    cells = ["a\x00b", "c\x01", " ", None, "x" * 100_001, "fine"]
+    table, found = prepare.mended(pa.table({"t": cells, "n": range(6)}), "t")
+    assert table["t"].to_pylist() == ["ab", "c", None, None, "x" * 100_000, "fine"]
+    assert [(f.kind, f.count, f.detail, f.action) for f in found] == [
+        ("text", 1, "1 text of 't' holds nothing but white space.", "treated as missing"),
+        ("text", 2, "2 texts of 't' held control characters, now removed.", "kept"),
+        ("text", 1, "1 text of 't' has more than 100,000 characters, and was cut there.", "kept"),
+    ]
+    assert prepare.mended(table, "n") == (table, ())
+    assert prepare.mended(table, "absent") == (table, ())
+    assert prepare.shortened("t", 0) == ()
+    assert prepare.shortened("t", 2)[0].detail == "2 texts of 't' have more tokens than fit into their windows, and were cut there."

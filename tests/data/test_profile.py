@@ -10,7 +10,7 @@ import pytest
 from makegood.case import Case, Data, Images
 from makegood.data.profile import profile
 from makegood.data.sources import read
-from makegood.errors import CaseError
+from makegood.errors import CaseError, NotBuilt
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_the_kind_of_each_column() -> None:
         "ja/nein": "boolean",
         "flag": "boolean",
         "day": "date",
-        "prose": "text",
+        "prose": "long text",
         "same": "constant",
         "same or missing": "category",
         "nothing": "empty",
@@ -111,7 +111,10 @@ def test_what_makes_no_feature_is_named() -> None:
         found["row"].detail
         == "Column 'row' names its row (60 different values in 60 rows); it makes no feature; name it in data.keep to use it."
     )
-    assert found["prose"].detail == "Column 'prose' holds long text, which is not built yet; it makes no feature."
+    assert found["prose"].detail == (
+        "Column 'prose' holds long text, which is read where the case says so; it makes no feature; write data.text: prose to use it."
+    )
+    assert found["prose"].kind == "text"
     assert found["same"].detail == "Column 'same' holds one value only; it makes no feature."
     assert found["nothing"].detail == "Column 'nothing' holds no value at all; it makes no feature."
     assert {f.action for f in found.values()} == {"excluded"}
@@ -199,3 +202,30 @@ def test_pixels_are_not_asked_of_a_table_without_images() -> None:
         CaseError, match=r"^data.image: got 'a size or channels'; expected data that hold images; remove it, or name a column"
     ):
         profile(pa.table({"x": [1, 2], "y": [0, 1]}), Data(outcome="y", image=Images(channels=1)))
+
+
+def test_a_named_text_is_a_text_and_nothing_else() -> None:
+    found = profile(TABLE, Data(outcome="y", text="prose"))
+    assert (found["prose"].kind, found["prose"].reads, found["prose"].numeric) == ("text", "text", False)
+    assert found.kinds["prose"] == "text"
+    assert "prose" not in {f.column for f in found.findings}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unknown", "data.text: got 'unknown'; expected a column of the data"),
+        ("x", "data.text: 'x': got 'numbers'; expected a column of texts"),
+        ("same", "data.text: 'same': got "),
+        ("nothing", "data.text: 'nothing': got "),
+    ],
+)
+def test_a_text_must_be_one(name: str, said: str) -> None:
+    with pytest.raises(CaseError, match=said):
+        profile(TABLE, Data(outcome="y", text=name))
+
+
+def test_texts_beside_images_are_not_built() -> None:
+    table = pa.table({"y": ["a", "b"] * 30, "t": [f"text {i}" for i in range(60)], "image": pa.array([b"1"] * 60, pa.binary())})
+    with pytest.raises(NotBuilt, match=r"images too, in 'image'.*ROADMAP.md"):
+        profile(table, Data(outcome="y", text="t"))

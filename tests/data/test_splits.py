@@ -463,3 +463,48 @@ def test_real_tables(shared: Any, case: Any) -> None:
     assert (german.method, len(german.folds)) == ("crossfit", 10)
     index, _ = make(read(shared("market/sp500_index_daily.csv.gz")).table, case("Close", time="Date", outcome_delay="30d"))
     assert (index.method, index.purged) == ("time", 20)
+
+
+# ------------------------------------------------------------------------------------------------------------------- texts
+
+TOPICS = "account bank card transfer money please help when where lost abroad limit change address pin app fee rate cash top".split()
+
+
+def notes(n: int) -> list[str]:
+    rng = np.random.default_rng(7)
+    made = [" ".join(rng.choice(TOPICS, 20)) for _ in range(n)]
+    for i in range(0, n - 1, 10):
+        made[i + 1] = made[i].upper() + "!"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "columns"),
+    [
+        ("crossfit", {}, {}),
+        ("stratified", {}, {}),
+        ("group", {"group": "who"}, {"who": [f"g{i % 97}" for i in range(600)]}),
+        ("time", {"time": "at"}, {"at": days((np.arange(600) * 119) % 600)}),
+        ("declared", {"holdout": "part"}, {"part": ["test" if i % 3 == 0 else "train" for i in range(600)]}),
+    ],
+)
+def test_no_text_stands_on_both_sides(case: Any, method: Any, data: dict[str, str], columns: dict[str, Any]) -> None:
+    table = rows(600, note=notes(600), **columns)
+    found, _ = make(table, case(text="note", **data), method=method)
+    bare, _ = make(table, case(**data), method=method)
+    texts = np.array([text.lower().rstrip("!") for text in table["note"].to_pylist()])
+    lost: set[int] = set()
+    for with_, without in zip(found.folds, bare.folds, strict=True):
+        assert np.array_equal(with_.test, without.test)
+        assert not set(texts[with_.train]) & set(texts[with_.test])
+        gone = np.setdiff1d(without.train, with_.train)
+        assert set(texts[gone]) <= set(texts[with_.test])
+        lost |= {*gone.tolist()}
+    assert found.repeated == len(lost) > 0
+    assert found.detail.endswith(f"{len(lost)} rows left out where their note nearly repeats one of the test")
+    assert found.hash == bare.hash
+
+
+def test_where_no_text_repeats_nothing_is_left_out(case: Any) -> None:
+    table = rows(300, note=[f"{text} {i}" for i, text in enumerate(notes(3000)[2::10])])
+    assert make(table, case(text="note"))[0].repeated == 0

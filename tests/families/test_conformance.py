@@ -17,9 +17,9 @@ from tests.families.conformance import CHECKS, Subject, named
 from tests.families.throwaway import CoOccurrence, NearestQuestion, SeasonalNaive, TLearner
 from torch import nn
 
-from makegood.case import IMAGE_NETWORKS
-from makegood.contracts import Dataset, Family, Task
-from makegood.families import TABLE, find, wrap
+from makegood.case import IMAGE_NETWORKS, TEXT_FAMILIES, TEXT_NETWORKS
+from makegood.contracts import Dataset, Family, Task, Tokens
+from makegood.families import TABLE, beside_texts, find, wrap
 from makegood.families._torch.loop import Recipe
 
 TASKS = {
@@ -60,7 +60,7 @@ def network(outputs: int) -> nn.Module:
 BUILT_IN = [
     Subject(f"{name}, {label}", _maker(name, task), _table(task), _strange(), learns=name != "constant")
     for name in TABLE
-    if name not in IMAGE_NETWORKS
+    if name not in (*IMAGE_NETWORKS, *TEXT_FAMILIES, *TEXT_NETWORKS)
     for label, task in TASKS.items()
 ]
 WRAPPED = [
@@ -108,6 +108,43 @@ IMAGES = [
     Subject(f"{name}, {label}", _quick(name, TASKS[label]), _images(TASKS[label], shape), _strange_images(shape))
     for name, label, shape in (("cnn", "three classes", (6, 8, 1)), ("resnet", "number", (5, 7, 3)), ("vit", "two classes", (4, 6, 3)))
 ]
+
+
+def _texts(task: Task, n: int = 120, seed: int = 3) -> Dataset:
+    """Return two windows of ids between two numbers; the outcome is how often the text has the word 5."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(6, 12, (n, 2, 8))
+    told = rng.uniform(size=n)
+    ids[rng.uniform(size=ids.shape) < told[:, None, None]] = 5
+    ids[rng.random(n) < 0.5, 1] = 0
+    X = np.column_stack([rng.normal(size=n), ids.reshape(n, -1), rng.normal(size=n)]).astype(np.float32)
+    k = len(task.classes)
+    outcome = np.searchsorted(np.quantile(told, np.arange(1, k) / k), told) if k else 1000.0 + 50.0 * told
+    return Dataset(pa.table({"row": np.arange(n)}), X, outcome, tokens=TOKENS)
+
+
+def _strange_texts() -> Dataset:
+    """Return texts without a token, of one, of ids between two and outside the vocabulary, and the largest magnitudes beside them."""
+    X = np.zeros((6, 18), np.float32)
+    X[1, 1], X[2], X[3], X[4, 1:9], X[5, 9:17] = 5.0, 3e38, -3e38, np.float32(5.5), 1e9
+    return Dataset(pa.table({"row": np.arange(6)}), X, tokens=TOKENS)
+
+
+TOKENS = Tokens(first=1, windows=2, length=8, vocabulary=12, pad=0)
+TEXTS = [Subject(f"encoder, {label}", _quick("encoder", TASKS[label]), _texts(TASKS[label]), _strange_texts()) for label in TASKS]
+TEXTS += [Subject(f"ngrams, {label}", _maker("ngrams", TASKS[label]), _texts(TASKS[label]), _strange_texts()) for label in TASKS]
+
+
+def _beside(name: str, task: Task) -> Subject:
+    """Return a family for numbers beside texts; of the other columns the first tells of the outcome."""
+    candidate, data = beside_texts(find([name]), others=True)[0], _texts(task)
+    assert data.features is not None
+    assert data.outcome is not None
+    data.features[:, 0] += 3.0 * (data.outcome - data.outcome.mean()) / data.outcome.std()
+    return Subject(f"{name} beside texts", lambda: candidate.make(task), data, _strange_texts())
+
+
+TEXTS += [_beside("linear", TASKS["number"]), _beside("lightgbm", TASKS["three classes"])]
 _nothing = {"seen": pa.array([None, ["caviar"]], pa.list_(pa.string()))}
 _no_past = {"past": pa.array([None, [None] * 8, [1e300] * 8], pa.list_(pa.float64()))}
 THROWAWAY = [
@@ -119,6 +156,6 @@ THROWAWAY = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=named)
-@pytest.mark.parametrize("subject", [*BUILT_IN, *WRAPPED, *IMAGES, *THROWAWAY], ids=str)
+@pytest.mark.parametrize("subject", [*BUILT_IN, *WRAPPED, *IMAGES, *TEXTS, *THROWAWAY], ids=str)
 def test_family(subject: Subject, check: Callable[[Subject, Path], None], tmp_path: Path) -> None:
     check(subject, tmp_path)

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from makegood.case import FAMILIES, NETWORKS
+from makegood.case import FAMILIES, NETWORKS, TEXT_FAMILIES
 from makegood.contracts import Task
 from makegood.errors import CaseError
-from makegood.families import TABLE, find, joining, joining_images
+from makegood.families import TABLE, beside_texts, find, joining, joining_images, joining_texts
 
 
 def test_the_table_holds_the_families_that_a_case_may_name() -> None:
-    assert tuple(TABLE) == FAMILIES + NETWORKS
+    assert tuple(TABLE) == FAMILIES + TEXT_FAMILIES + NETWORKS
 
 
 def test_candidates_come_in_the_order_asked_for() -> None:
@@ -26,7 +26,7 @@ def test_candidates_come_in_the_order_asked_for() -> None:
 def test_an_unknown_family_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(CaseError) as error:
         find(["lightgmb"])
-    expected = "train.families: got 'lightgmb'; expected some of constant, linear, lightgbm, mlp, transformer, cnn, resnet, vit; did you mean 'lightgbm'?"
+    expected = "train.families: got 'lightgmb'; expected some of constant, linear, lightgbm, ngrams, mlp, transformer, cnn, resnet, vit, encoder; did you mean 'lightgbm'?"
     assert str(error.value) == expected
 
 
@@ -74,3 +74,22 @@ def test_the_articles_network_joins_where_rows_are_images(seconds: float, rows: 
 def test_without_torch_none_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("makegood.families.find_spec", lambda name: None)
     assert joining(1e6, 100, 2) == joining_images(1e6, 100, (8, 8, 1)) == ()
+    assert joining_texts(1e6, 100, 64) == ("ngrams",)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows", "tokens", "joins"), [(60.0, 10_000, 32, False), (600.0, 10_000, 32, True), (20.0, 500, 8, True)]
+)
+def test_n_grams_join_where_there_is_a_text_and_an_encoder_where_there_is_time(seconds: float, rows: int, tokens: int, joins: bool) -> None:
+    assert joining_texts(seconds, rows, tokens) == (("ngrams", "encoder") if joins else ("ngrams",))
+
+
+def test_families_for_numbers_are_refused_where_a_text_is_all_that_there_is() -> None:
+    candidates = find(["constant", "linear", "ngrams", "lightgbm"])
+    with pytest.raises(CaseError) as error:
+        beside_texts(candidates, others=False)
+    expected = "train.families: got 'linear, lightgbm'; expected families that read texts: there is no other column to learn from; "
+    assert str(error.value) == expected + "name ngrams, encoder or auto"
+    kept = beside_texts(candidates, others=True)
+    kinds = [type(candidate.make(Task("number"))).__name__ for candidate in kept]
+    assert kinds == ["Constant", "OtherColumns", "NGrams", "OtherColumns"]

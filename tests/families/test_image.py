@@ -221,7 +221,7 @@ def test_a_case_names_them() -> None:
         "{case: a, data: {source: a.npz, outcome: label}, decision: {unit: EUR, actions: {a: {payoff: outcome}, b: {payoff: 0}}}, train: "
     )
     assert Case.parse(text + "{families: [cnn, resnet, vit]}}").train.chosen == ("constant", "cnn", "resnet", "vit")
-    with pytest.raises(CaseError, match=r"auto, or some of .*, cnn, resnet, vit; got 'resnet50'"):
+    with pytest.raises(CaseError, match=r"auto, or some of .*, cnn, resnet, vit, encoder; got 'resnet50'"):
         Case.parse(text + "{families: resnet50}}")
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from onnx import helper
 
-from makegood.contracts import LEVELS, Budget, Dataset, Floats, Probabilities, Quantiles, Task
+from makegood.contracts import LEVELS, Budget, Dataset, Floats, Probabilities, Quantiles, Task, Tokens
+from makegood.errors import Refused
 from makegood.families.onnx import Graph, Scorable, edge_rows, merge, thresholds
 from makegood.families.tabular import Constant, LightGBM, Linear
 
@@ -126,6 +127,25 @@ def test_the_edges_of_very_many_features_are_a_sample_of_bounded_size(p: int, ch
     assert (edge_rows(scorer, X, seed=0)[0] == rows).all()
     if 1 < changed < p:
         assert not (edge_rows(scorer, X, seed=1)[0] == rows).all()
+
+
+def test_of_token_ids_a_few_are_made_extreme() -> None:
+    constant = Constant(BINARY)
+    constant.values_ = np.array([0.5, 0.5])
+    scorer, X = merge([(constant, 1.0)], 300, 2), np.full((2, 300), 5.0, np.float32)
+    rows, origin = edge_rows(scorer, X, seed=0, tokens=Tokens(10, 2, 128, 60, 0))
+    changed = np.unique((rows[:-2] != 5.0).argmax(axis=1))
+    assert len(rows) == len(origin) == 2 * (44 + 16) + 2
+    assert np.isin([*range(10), *range(266, 300)], changed).all()
+    assert ((changed >= 10) & (changed < 266)).sum() == 16
+
+
+def test_a_graph_too_large_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("makegood.families.onnx._MOST", 10)
+    with pytest.raises(
+        Refused, match=r"^scorer\.onnx: got '[\d,]+ bytes of weights'; expected at most 10; train smaller networks, or fewer$"
+    ):
+        merge(_members(BINARY), 7, 2)
 
 
 def test_thresholds_of_a_foreign_model_are_found_too() -> None:

@@ -357,7 +357,10 @@ def test_a_large_network_is_refused_before_it_is_read(space: Path, tmp_path: Pat
     _config(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24)(tmp_path / "large")
     with pytest.raises(Refused) as error:
         Weights("large", DIGITS, tmp_path)
-    assert str(error.value) == "train.pretrained: large: got '302,390,282 weights'; expected at most 100,000,000; name a smaller network"
+    assert (
+        str(error.value)
+        == "train.pretrained: large: got '302,390,282 weights'; expected at most 100,000,000 that learn; name a smaller network"
+    )
 
 
 @pytest.mark.parametrize("text", ["./nowhere", "nowhere", "vit/nowhere", "vit/config.json", "a/b/c", "../x"])

@@ -316,9 +316,9 @@ def test_fits_of_one_build_are_exported_once_and_have_the_bytes_of_an_export(
 ) -> None:
     exports: list[str] = []
 
-    def counted(module: nn.Module, n_features: int, where: str) -> bytes:
+    def counted(module: nn.Module, row: Tensor, where: str) -> bytes:
         exports.append(where)
-        return exported(module, n_features, where)
+        return exported(module, row, where)
 
     monkeypatch.setattr("makegood.families.trained.exported", counted)
     module, data = mlp(2 if task is BINARY else 1), rows(task is NUMBER)

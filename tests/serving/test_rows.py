@@ -211,6 +211,7 @@ def test_what_is_allowed_is_said_of_every_kind() -> None:
     levels = tuple("abcdefgh")
     assert allowed(Column("x", "category", levels=levels)) == "a text or null; training saw a, b, c, d, e, f and 2 more"
     assert allowed(Column("x", "image", shape=(8, 8, 1))).startswith("a PNG, JPEG")
+    assert allowed(Column("x", "text", tokenizer="{}", length=8, windows=1)) == "a text of at most 100,000 characters, or null"
 
 
 def test_several_models_are_read_for_at_once() -> None:

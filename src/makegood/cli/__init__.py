@@ -29,7 +29,6 @@ app = typer.Typer(
 PLANNED = {
     "plan": "the business plan",
     "analyse": "case analysis",
-    "optimise": "the optimise stage",
     "dashboard": "the dashboard",
 }
 
@@ -87,6 +86,7 @@ app.command()(making.run)
 app.command()(deciding.decide)
 app.command(context_settings={"ignore_unknown_options": True})(deciding.outcome)  # an outcome may be a negative number
 app.command()(making.report)
+app.command()(making.optimise)
 app.command()(making.cases)
 app.command()(making.doctor)
 app.add_typer(ledger.ledger)

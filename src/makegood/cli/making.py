@@ -1,4 +1,4 @@
-"""From a case file to a model: init, check, run, report, cases, doctor."""
+"""From a case file to a model: init, check, run, report, optimise, cases, doctor."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def check(case: CaseArg, data: Rows = None, workspace: Workspace = HERE, as_json
 
 def run(
     case: CaseArg,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after prepare, train, evaluate, bundle or report.")] = "report",
+    until: Annotated[
+        str, typer.Option(metavar="STAGE", help="Stop after prepare, train, evaluate, optimise, bundle or report.")
+    ] = "report",
     budget: Annotated[str | None, typer.Option(help="Seconds for training, such as 60s or 5m; overrides the case.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of splits and training; overrides the case.")] = None,
     data: Rows = None,
@@ -116,6 +118,29 @@ def report(case: CaseArg, workspace: Workspace = HERE, as_json: Json = False) ->
         print_json({"report": str(path.resolve())})
     else:
         print(path.resolve())
+
+
+def optimise(
+    case: Annotated[str, typer.Argument(metavar="CASE|BUNDLE", help="A case that is served, or a bundle's folder.")],
+    budget: Annotated[str | None, typer.Option(help="For how long to try variants, such as 60s or 5m; overrides the case.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="What a variant may lose, money per decision; overrides the case.")] = None,
+    ledger: Annotated[str, typer.Option(metavar="URL|FILE", help="Another ledger than the case's own, such as a replay's.")] = "",
+    workspace: Workspace = HERE,
+    as_json: Json = False,
+) -> None:
+    """Try cheaper variants of a model that serves, on the ledger's decisions; what is chosen becomes a bundle of its own."""
+    from makegood.optimising import optimise as search
+
+    done = search(case, workspace=workspace, budget=budget, tolerance=tolerance, ledger=ledger)
+    for v in done.optimised.variants:
+        took = f"{v.measured.decide.p50_ms:.3g} ms a decision" if v.measured else ""
+        worth = f"value {v.delta}" if v.delta and v.status != "start" else ""
+        say(f"  {v.status}: {v.name}: {'; '.join(filter(None, (took, worth, v.reason)))}", as_json=as_json)
+    say(done.optimised.why, as_json=as_json)
+    if as_json:
+        print_json(done.to_json())
+    elif done.bundle:
+        print(f"bundle: {done.bundle}")
 
 
 def cases(as_json: Json = False) -> None:

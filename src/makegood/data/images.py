@@ -220,7 +220,7 @@ def stored_shape(field: pa.Field, key: bytes = SHAPE) -> Shape | None:
 
 
 _ONE = {"are": "is", "were": "was", "hold": "holds", "have": "has", "lie": "lies", "lead": "leads", "take": "takes", "end": "ends"}
-_ONE |= {"their": "its", "images": "image", "files": "file", "arrays": "array"}
+_ONE |= {"their": "its", "images": "image", "files": "file", "arrays": "array", "texts": "text"}
 
 
 def agreed(n: int, said: str) -> str:

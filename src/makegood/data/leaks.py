@@ -60,6 +60,8 @@ def excluded(findings: tuple[Finding, ...]) -> tuple[str, ...]:
 def _finding(column: str, why: str, n: int, data: Data) -> Finding:
     if column in data.keep:
         return Finding("leak", column, n, f"Column {column!r} {why}. It was kept, since data.keep vouches for it.", "kept", "warning")
+    if data.text is not None and column == data.text.column:  # its words are asked for; that it is there at all may still tell too much
+        return Finding("leak", column, n, f"Column {column!r} {why}. It was kept, since data.text names it.", "kept", "warning")
     vouch = "" if column in data.known_later else "; data.keep restores it"
     return Finding("leak", column, n, f"Column {column!r} {why}. It was excluded{vouch}.", "excluded", "leak")
 
@@ -76,7 +78,7 @@ def _why(field: Field, table: pa.Table, sample: pa.Table, target: _Target, data:
         return None
     column = sample[field.name]
     filled = target.told_by_presence(column.is_valid().to_numpy())
-    if filled or field.kind in ("id", "text", "place", "image"):
+    if filled or field.kind in ("id", "text", "long text", "place", "image"):
         return filled
     return target.told_by(_Values.of(field, column))
 

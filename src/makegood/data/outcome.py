@@ -20,7 +20,7 @@ from makegood.contracts import Bools, Finding, Task
 from makegood.data import values
 from makegood.data.aggregates import as_numbers, as_text
 from makegood.data.profile import require
-from makegood.errors import CaseError, DataError, Problem, nearest
+from makegood.errors import CaseError, DataError, NotBuilt, Problem, nearest
 
 if TYPE_CHECKING:
     from makegood.case import Case
@@ -47,13 +47,16 @@ def type_outcome(table: pa.Table, case: Case) -> Outcome:
 
     Raises `CaseError` when there is no such column or a payoff names a value that the data do not hold, and `DataError` when
     there is nothing to predict: no known outcome, one class or value only, a class with fewer than 10 rows, text where a number
-    is declared.
+    is declared. `NotBuilt` where a row has a list of outcomes.
     """
     name = case.data.outcome
     require(table, name, "data.outcome")
     column = table[name]
     if pa.types.is_timestamp(column.type):
         raise DataError(Problem(f"data.outcome: {name!r}", "dates", "classes or numbers", "derive a number of days, or a class, from it"))
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        expected = "one label a row: several are not built yet"
+        raise NotBuilt(Problem(f"data.outcome: {name!r}", "lists", expected, "write a case for each label; see ROADMAP.md"))
     known = column.is_valid().to_numpy()
     if not known.any():
         raise DataError(Problem(f"data.outcome: {name!r}", "no known outcome in any row", "rows with outcomes", "choose another outcome"))

@@ -1,4 +1,4 @@
-"""Preparation is fitted: what `Transform` needs to know, counted by DuckDB on the train rows alone.
+"""Preparation is fitted: what `Transform` needs to know, counted by DuckDB on the train rows alone, the words of texts by ourselves.
 
 A protected column is never a feature, unless `data.keep` names it: a decision that may not be reasoned by it should not rest on it.
 Neither are the outcome, the time (its values in the test lie beyond those in training), the group, and the column that names the rows
@@ -7,7 +7,8 @@ held out.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from makegood.contracts import Finding
-from makegood.data import images, leaks, values
+from makegood.data import images, leaks, texts, values
 from makegood.data.aggregates import QUANTILES, Summary, as_numbers, summarise
 from makegood.data.profile import UNUSED
 from makegood.data.transform import Column, Transform
@@ -32,10 +33,50 @@ if TYPE_CHECKING:
 FREQUENT = 32  # levels with a feature of their own
 MIN_LEVEL = 5  # rows that such a level needs
 MAX_LEVELS = 10_000  # levels that are remembered; rarer ones are as if unseen
+LONGEST = 256  # tokens of a window, where the case does not say
+_COVERED = 0.99  # of the texts, that a window holds whole where the case does not say
+_MEASURED = 5_000  # texts, at most, that this is told from
 _MEDIAN = QUANTILES.index(0.5)
 _HUGE = 1e300
 _FAR = 1e30  # in units of the scale: beyond it float32 would end
 _YEAR_1, _YEAR_9999 = -719_162.0, 2_932_896.0  # days since 1970
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How texts are read: windows of how many `tokens` (None: what covers 99% of the texts), and the `tokenizer` (None: learnt)."""
+
+    tokens: int | None = None
+    windows: int = 1
+    tokenizer: str | None = None
+
+
+def mended(table: pa.Table, name: str) -> tuple[pa.Table, tuple[Finding, ...]]:
+    """Return the table with the texts of a column as `texts.cleaned` makes them, and what was found; as it is where that is no text."""
+    if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
+        return table, ()
+    out, counts = [], Counter[str]()
+    for cell in table[name].to_pylist():
+        text, done = texts.cleaned(cell)
+        out.append(text)
+        counts.update(done)
+    at = table.column_names.index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(out, pa.string())), _said(name, counts)
+
+
+def shortened(column: str, n: int) -> tuple[Finding, ...]:
+    """Return the finding that n texts are longer than their windows; none where n is 0."""
+    return _said(column, Counter(cut=n))
+
+
+def _said(column: str, counts: Counter[str]) -> tuple[Finding, ...]:
+    out = []
+    for name, said in texts.TREATMENTS.items():
+        if n := counts[name]:
+            lost = name == "empty"
+            detail = f"{n} {images.agreed(n, 'texts')} of {column!r} {images.agreed(n, said)}."
+            out.append(Finding("text", column, n, detail, "treated as missing" if lost else "kept", "warning" if lost else "note"))
+    return tuple(out)
 
 
 def unused(profile: Profile, found: tuple[Finding, ...], data: Data) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
@@ -55,11 +96,18 @@ def unused(profile: Profile, found: tuple[Finding, ...], data: Data) -> tuple[tu
 
 
 def fit(
-    table: pa.Table, profile: Profile, excluded: Collection[str], *, rows: Ints | None = None, extra: Collection[str] = ()
+    table: pa.Table,
+    profile: Profile,
+    excluded: Collection[str],
+    *,
+    rows: Ints | None = None,
+    extra: Collection[str] = (),
+    wording: Wording | None = None,
 ) -> Transform:
     """Return the transform fitted on `rows` of a table (all, when None).
 
-    `excluded` columns make no features; those of them in `extra` (used by payoffs, limits, `today`) are read all the same.
+    `excluded` columns make no features; those of them in `extra` (used by payoffs, limits, `today`) are read all the same. `wording`
+    says how a column of texts is read.
     Raises `DataError` when no column is left to learn from, `CaseError` when an extra one does not exist.
     """
     for name in extra:
@@ -71,9 +119,36 @@ def fit(
         raise DataError(Problem("data", "no column to learn from", expected, "see the findings; data.keep restores a column"))
     train = table.select([f.name for f in fields])
     train = train if rows is None else train.take(pa.array(rows))
-    pictures = [f.name for f in fields if f.reads == "image"]
-    summaries = summarise(train.drop_columns(pictures), texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
-    return Transform([_column(f, summaries.get(f.name), train, feature=f.name not in excluded) for f in fields])
+    uncounted = [f.name for f in fields if f.reads in ("image", "text")]
+    summaries = summarise(train.drop_columns(uncounted), texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
+    wording = wording or Wording()
+    return Transform(
+        [
+            _worded(f.name, train[f.name], wording)
+            if f.reads == "text"
+            else _column(f, summaries.get(f.name), train, feature=f.name not in excluded)
+            for f in fields
+        ]
+    )
+
+
+def _worded(name: str, column: pa.ChunkedArray, wording: Wording) -> Column:
+    """Return a column of texts with its tokenizer, learnt from these where none is given, and windows that suit them."""
+    present = [text for text, _ in map(texts.cleaned, column.to_pylist()) if text is not None]
+    state = wording.tokenizer
+    if state is None:
+        state = texts.train_tokenizer(present)
+    try:
+        made = texts.Tokenizer(state)
+    except ValueError as error:
+        mend = "write it anew: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)"
+        raise CaseError(Problem("train.pretrained", str(error), "a tokenizer that the library tokenizers reads", mend)) from None
+    length = wording.tokens
+    if length is None:
+        spread = np.unique(np.linspace(0, len(present) - 1, min(len(present), _MEASURED)).astype(np.int64)) if present else ()
+        longest = np.quantile(made.lengths([present[i] for i in spread]), _COVERED, method="higher") if present else 0
+        length = int(np.clip(-(-longest // 8) * 8, texts.LENGTHS[0], LONGEST))
+    return Column(name, "text", flag=len(present) < len(column), tokenizer=state, length=length, windows=wording.windows)
 
 
 def _column(field: Field, summary: Summary | None, train: pa.Table, *, feature: bool) -> Column:

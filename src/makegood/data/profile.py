@@ -1,7 +1,8 @@
 """What each column is, by its values and by what the case says of it.
 
 A column of whole numbers stays a number, however few values it has, unless `data.categories` names it: 0, 1, 2 may be a count.
-Ids, long texts, constants and empty columns carry nothing that a model could use on a new row; they are excluded by name.
+Ids, constants and empty columns carry nothing that a model could use on a new row, and long texts nothing that one could use who is not
+told to read them (`data.text`); they are excluded by name.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import pyarrow.compute as pc
 from makegood.contracts import Finding
 from makegood.data.aggregates import Summary, summarise
 from makegood.data.sources import style_of
-from makegood.errors import CaseError, Problem, nearest
+from makegood.errors import CaseError, NotBuilt, Problem, nearest
 
 if TYPE_CHECKING:
     from makegood.case import Data
 
 TRUTH_PAIRS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"})
-UNUSED = ("id", "text", "constant", "empty", "place")
+UNUSED = ("id", "long text", "constant", "empty", "place")
 """Kinds that make no features."""
 
 _ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|key|nr|no|number|index|rownames?|unnamed_\d+)$|^id[_\W])|[a-z]I[dD]$|编号$")
@@ -34,8 +35,9 @@ _MIN_ID_ROWS = 20  # among fewer rows, unique values say nothing
 class Field:
     """One column.
 
-    `kind` is number, category, boolean, date, image, id, text, place (of an image), constant or empty; `reads` how its values are
-    read whatever its use: number, boolean, date, category or image. `quantiles` at `aggregates.QUANTILES`; dates in days since 1970.
+    `kind` is number, category, boolean, date, image, text, id, long text (which the case does not name), place (of an image), constant
+    or empty; `reads` how its values are read whatever its use: number, boolean, date, category, image or text. `quantiles` at
+    `aggregates.QUANTILES`; dates in days since 1970.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Field:
     @property
     def numeric(self) -> bool:
         """Whether the values are read as float64."""
-        return self.reads not in ("category", "image")
+        return self.reads not in ("category", "image", "text")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Profile:
     @property
     def kinds(self) -> dict[str, str]:
         """Column → number, boolean, date, category, image, id or text: what a payoff may do with it."""
-        return {f.name: f.kind if f.kind in ("id", "text") and not f.numeric else f.reads for f in self.fields}
+        kinds = {"id": "id", "text": "text", "long text": "text"}
+        return {f.name: kinds.get(f.kind, f.reads) if not f.numeric else f.reads for f in self.fields}
 
 
 def require(table: pa.Table, name: str, where: str) -> None:
@@ -91,6 +94,7 @@ def profile(table: pa.Table, data: Data) -> Profile:
     _check_names(table, data)
     pictures = [f.name for f in table.schema if pa.types.is_binary(f.type)]
     summaries = summarise(table.drop_columns(pictures), texts=data.categories)
+    _check_text(table, data, summaries)
     summaries |= {name: Summary(table[name].null_count, pc.count_distinct(table[name]).as_py()) for name in pictures}
     fields = tuple(_field(name, table, summaries[name], data) for name in table.column_names)
     findings = tuple(f for field in fields if field.name != data.outcome for f in _findings(field, table.num_rows))
@@ -103,6 +107,8 @@ def _check_names(table: pa.Table, data: Data) -> None:
         name = getattr(data, role)
         if name is not None:
             require(table, name, f"data.{role}")
+    if data.text is not None:
+        require(table, data.text.column, "data.text")
     for role in ("known_later", "keep", "protected", "categories"):
         for name in getattr(data, role):
             require(table, name, f"data.{role}")
@@ -119,10 +125,30 @@ def _check_names(table: pa.Table, data: Data) -> None:
         raise CaseError(Problem("data.keep", min(both), "a column that is not in data.known_later too", "take it out of one of the two"))
 
 
+def _check_text(table: pa.Table, data: Data, summaries: dict[str, Summary]) -> None:
+    """Raise where the case names a text column that holds something else, or one value at most."""
+    if data.text is None:
+        return
+    name = data.text.column
+    where, mend = f"data.text: {name!r}", "name another column, or leave data.text out"
+    kind = table.schema.field(name).type
+    if not pa.types.is_string(kind):
+        got = "images" if pa.types.is_binary(kind) else f"{_reads(kind, summaries[name])}s"
+        raise CaseError(Problem(where, got, "a column of texts", mend))
+    if summaries[name].n_unique < 2:
+        got = "one text in all rows" if summaries[name].n_unique else "no text at all"
+        raise CaseError(Problem(where, got, "texts that differ", mend))
+    if pictures := [field.name for field in table.schema if pa.types.is_binary(field.type)]:
+        got = f"images too, in {pictures[0]!r}"
+        raise NotBuilt(Problem(where, got, "texts without images", "leave one of the two out; see ROADMAP.md"))
+
+
 def _field(name: str, table: pa.Table, summary: Summary, data: Data) -> Field:
     column = table[name]
     reads = "category" if name in data.categories else _reads(column.type, summary)
-    if (table.schema.field(name).metadata or {}).get(b"role") == b"place":
+    if data.text is not None and name == data.text.column:
+        kind = reads = "text"
+    elif (table.schema.field(name).metadata or {}).get(b"role") == b"place":
         kind = "place"
     elif summary.n_unique == 0:
         kind, reads = "empty", "number" if reads == "category" else reads
@@ -131,7 +157,7 @@ def _field(name: str, table: pa.Table, summary: Summary, data: Data) -> Field:
     elif name in data.categories:
         kind = "category"
     elif reads == "category" and _is_long_text(summary, table.num_rows):
-        kind = "text"
+        kind = "long text"
     elif name not in (data.group, data.time, *data.keep) and _is_id(name, column, summary, table.num_rows):
         kind = "id"
     else:
@@ -179,10 +205,12 @@ def _findings(field: Field, n: int) -> tuple[Finding, ...]:
         "empty": "holds no value at all",
         "constant": "holds one value only",
         "id": f"names its row ({field.n_unique} different values in {n} rows)",
-        "text": "holds long text, which is not built yet",
+        "long text": "holds long text, which is read where the case says so",
         "place": "says where an image lies",
     }
     if field.kind not in said:
         return ()
-    hint = "; name it in data.keep to use it" if field.kind == "id" else ""
-    return (Finding(field.kind, field.name, n, f"Column {field.name!r} {said[field.kind]}; it makes no feature{hint}.", "excluded"),)
+    hints = {"id": "; name it in data.keep to use it", "long text": f"; write data.text: {field.name} to use it"}
+    hint = hints.get(field.kind, "")
+    kind = "text" if field.kind == "long text" else field.kind
+    return (Finding(kind, field.name, n, f"Column {field.name!r} {said[field.kind]}; it makes no feature{hint}.", "excluded"),)

@@ -2,7 +2,8 @@
 
 With `data.time` the test is the last fifth of the rows in time, and nothing else is allowed; with `data.holdout` it is the rows that the
 data name. Without either, fewer than 20,000 rows are cross-fitted in ten folds, and more are split 80/20; rows of one `data.group` are
-never split apart, and neither are equal rows, or rows with equal images.
+never split apart, and neither are equal rows, or rows with equal images. Rows whose text nearly repeats one of the test
+(`data.text`) are not learnt from.
 
 Where a row goes is a pure function of the seed and of the row's (or its group's) content, not of its place in the file: shuffling
 the file changes nothing. The published hash is that of the test rows' content, whatever the seed or the folds.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from makegood.contracts import Fold, Splits
 from makegood.data.aggregates import as_numbers, as_text
+from makegood.data.alike import Alike
 from makegood.data.galleries import PARTS
 from makegood.data.identity import Hashes, looks, mixed, row_hashes
 from makegood.errors import CaseError, DataError, Problem
@@ -47,9 +49,14 @@ MAX_UNTIMED = 0.05
 def make(outcome: Outcome, case: Case, table: pa.Table, *, seed: int = 0, method: Method = "auto") -> Splits:
     """Return the outer split: over rows whose outcome is known, positions in `table`.
 
-    Raises `CaseError` when a random split is asked for and the case declares a time, and `DataError` when rows, groups, distinct
-    times or classes are too few, saying how many are needed.
+    Rows whose text nearly repeats one of a fold's test are in no fold's train beside it. Raises `CaseError` when a random split is asked
+    for and the case declares a time, and `DataError` when rows, groups, distinct times or classes are too few, saying how many are needed.
     """
+    made = _made(outcome, case, table, seed, method)
+    return made if case.data.text is None else _without_repeats(made, outcome, table, case.data.text.column)
+
+
+def _made(outcome: Outcome, case: Case, table: pa.Table, seed: int, method: Method) -> Splits:
     data = case.data
     if data.time is not None and method not in ("auto", "time"):
         expected = f"a split out of time, since {data.time!r} is declared"
@@ -79,6 +86,20 @@ def make(outcome: Outcome, case: Case, table: pa.Table, *, seed: int = 0, method
     what = "80/20" if once else f"{len(folds)} folds"
     clusters = None if groups is None else groups.codes
     return Splits(name, folds, _published(table, folds), seed, clusters, detail=f"{what}, {detail}")
+
+
+def _without_repeats(made: Splits, outcome: Outcome, table: pa.Table, name: str) -> Splits:
+    alike = Alike(as_text(table[name]).to_pylist())
+    folds, left_out = [], set[int]()
+    for fold in made.folds:
+        repeats = alike.among(fold.train, fold.test)
+        left_out |= {*fold.train[repeats].tolist()}
+        folds.append(Fold(fold.train[~repeats], fold.test))
+    if not left_out:
+        return made
+    _check_folds(tuple(folds), outcome, made.method)
+    detail = f"{made.detail}; {len(left_out)} rows left out where their {name} nearly repeats one of the test"
+    return replace(made, folds=tuple(folds), repeated=len(left_out), detail=detail)
 
 
 def inner(splits: Splits, outcome: Outcome, case: Case, table: pa.Table, rows: Ints, *, k: int = INNER) -> tuple[Fold, ...]:

@@ -1,9 +1,9 @@
 """A batch of raw columns becomes features: one function for training and for a served row.
 
-NumPy and the standard library only; files of images need Pillow too. Reading makes float64 of numbers, truths and dates (days since
-1970), raw pixels of images and canonical texts of the rest, whether the values come from Arrow or out of JSON; applying makes float32
-features of them. Both work element by element, so a row gives the same bits alone as inside any batch. Nothing that a row may hold
-raises: what cannot be used is missing, and noted.
+NumPy and the standard library only; files of images need Pillow too, and texts need tokenizers. Reading makes float64 of numbers,
+truths and dates (days since 1970), raw pixels of images, mended texts, and canonical texts of the rest, whether the values come from
+Arrow or out of JSON; applying makes float32 features of them. Both work element by element, so a row gives the same bits alone as
+inside any batch. Nothing that a row may hold raises: what cannot be used is missing, and noted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Bools, Columns, Floats, Ints
-from makegood.data import images, values
+from makegood.contracts import Bools, Columns, Floats, Ints, Tokens
+from makegood.data import images, texts, values
 
 DAY_US = 86_400_000_000.0
 _PLAIN = frozenset((float, int, bool, type(None)))
@@ -36,11 +36,12 @@ _Cells = Sequence[Any] | NDArray[Any]
 class Column:
     """How one column is read and what features it makes; plain data.
 
-    `reads` is number, boolean, date, category or image. Without `feature` the column is only read, for payoffs and limits. Numbers and
-    dates: missing becomes `fill`, the rest is cut to [low, high], less `center`, over `scale`. `flag`: values were missing when
-    this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
+    `reads` is number, boolean, date, category, image or text. Without `feature` the column is only read, for payoffs and limits.
+    Numbers and dates: missing becomes `fill`, the rest is cut to [low, high], less `center`, over `scale`. `flag`: values were missing
+    when this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
     first, of which the first `frequent` have a feature of their own. Images: each pixel of `shape`, from 0 (also where there is no
-    image) to 1; `stored` is another shape that raw pixels may come in.
+    image) to 1; `stored` is another shape that raw pixels may come in. Texts: the token ids of `windows` of `length`, by a
+    `tokenizer` as JSON; `flag` makes no feature of them.
     """
 
     name: str
@@ -58,9 +59,18 @@ class Column:
     frequent: int = 0
     shape: images.Shape | None = None
     stored: images.Shape | None = None
+    tokenizer: str = ""
+    length: int = 0
+    windows: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for an image without a sensible shape: a bundle may come from anywhere."""
+        """Raise `ValueError` for an image without a sensible shape, or a text without windows: a bundle may come from anywhere."""
+        if self.reads == "text":
+            low, high = texts.LENGTHS
+            if not (self.tokenizer and self.feature and low <= self.length <= high and 1 <= self.windows <= texts.WINDOWS):
+                raise ValueError(f"a text in {self.windows} windows of {self.length} tokens")
+        elif self.tokenizer or self.length or self.windows:
+            raise ValueError(f"a column {self.name!r} that is no text, and has tokens")
         for shape in (self.shape, self.stored):
             if shape is not None:
                 height, width, channels = shape
@@ -78,6 +88,8 @@ class Column:
             height, width, channels = self.shape
             last = [""] if channels == 1 else [f",{c}" for c in range(channels)]
             return tuple(f"{self.name}[{y},{x}{c}]" for y in range(height) for x in range(width) for c in last)
+        if self.reads == "text":
+            return tuple(f"{self.name}[{window},{i}]" for window in range(self.windows) for i in range(self.length))
         if self.reads == "category":
             names = [f"{self.name} = {level}" for level in self.levels[: self.frequent]]
             if self.frequent < len(self.levels):
@@ -94,7 +106,7 @@ class Note:
     """Values of one column that could not be used as they were.
 
     `kind` is missing, unseen, infinite, extreme, text or wrong, or "image " and one of
-    `images.TREATMENTS`; `rows` are their positions, `example` the first of them.
+    `images.TREATMENTS`, or "text " and one of `texts.TREATMENTS`; `rows` are their positions, `example` the first of them.
     """
 
     column: str
@@ -118,17 +130,20 @@ _SAID = {
 _SAID |= {
     f"image {name}": f"images that {said}" + "; treated as missing" * (name in images.UNREAD) for name, said in images.TREATMENTS.items()
 }
+_SAID |= {f"text {name}": f"texts that {said}" + "; treated as missing" * (name == "empty") for name, said in texts.TREATMENTS.items()}
 MAX_PIXELS = 1 << 20  # features of one image
 _IMAGES = 256  # at a time
 
 
 class Batch(Mapping[str, NDArray[Any]]):
-    """A columnar batch as `contracts.Columns`, which keeps its numbers in one block (n_columns, n)."""
+    """A columnar batch as `contracts.Columns`, which keeps its numbers in one block (n_columns, n), and the `ids` of texts, if made."""
 
-    __slots__ = ("block", "codes", "rows", "texts")
+    __slots__ = ("block", "codes", "ids", "rows", "texts")
 
-    def __init__(self, rows: Mapping[str, int], block: Floats, codes: Ints, texts: Mapping[str, _Cells]) -> None:
-        self.rows, self.block, self.codes, self.texts = rows, block, codes, texts
+    def __init__(
+        self, rows: Mapping[str, int], block: Floats, codes: Ints, texts: Mapping[str, _Cells], ids: Mapping[str, Ints] | None = None
+    ) -> None:
+        self.rows, self.block, self.codes, self.texts, self.ids = rows, block, codes, texts, ids or {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self.rows:
@@ -149,8 +164,9 @@ class Transform:
     """What preparation learnt, at work.
 
     `inputs` are the columns that it reads, `features` the features' names, `origin` the column that each comes from, `plain` the
-    inputs that are numbers without separators (see `sources.read`), `images` those that are images. `shape` is that of the one image
-    whose pixels are all features that there are, else None.
+    inputs that are numbers without separators (see `sources.read`), `images` those that are images, `texts` those that are texts.
+    `shape` is that of the one image whose pixels are all features that there are, else None; `tokens` says which features are the
+    token ids of a text, None where there is none.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -164,7 +180,9 @@ class Transform:
 
     def _plan(self) -> None:
         """Lay the columns out: numbers, truths, then dates as rows of one block; levels as one table of codes."""
-        by_reads = {kind: [c for c in self.columns if c.reads == kind] for kind in ("number", "boolean", "date", "category", "image")}
+        by_reads = {
+            kind: [c for c in self.columns if c.reads == kind] for kind in ("number", "boolean", "date", "category", "image", "text")
+        }
         numeric = by_reads["number"] + by_reads["boolean"] + by_reads["date"]
         self._plain = tuple(c for c in numeric if c.reads != "date")
         self._dates, self._categories = tuple(by_reads["date"]), tuple(by_reads["category"])
@@ -184,6 +202,11 @@ class Transform:
         self._images = tuple((c, first[c.name], math.prod(c.shape)) for c in by_reads["image"] if c.shape is not None)
         self.images = frozenset(c.name for c, _, _ in self._images)
         self.shape = self._images[0][0].shape if len(self._images) == 1 and self._images[0][2] == len(self.features) else None
+        if len(by_reads["text"]) > 1:
+            raise ValueError("more than one column of texts")
+        self._texts = tuple((c, first[c.name], texts.Tokenizer(c.tokenizer)) for c in by_reads["text"])
+        self.texts = frozenset(c.name for c, _, _ in self._texts)
+        self.tokens = next((Tokens(at, c.windows, c.length, made.vocabulary, made.pad) for c, at, made in self._texts), None)
         self._may_miss = np.array([[c.flag] for c in numeric], dtype=np.bool_).reshape(-1, 1)
         ranged = [(c.low, c.high) if c.feature and c.reads != "boolean" else (-np.inf, np.inf) for c in numeric]
         self._seen_low, self._seen_high = (np.array([[r[end]] for r in ranged], dtype=np.float64).reshape(-1, 1) for end in (0, 1))
@@ -215,11 +238,12 @@ class Transform:
 
     # ------------------------------------------------------------------------------------------------------------- reading
 
-    def read(self, raw: Mapping[str, _Cells]) -> tuple[Batch, tuple[Note, ...]]:
+    def read(self, raw: Mapping[str, _Cells], *, tokens: bool = True) -> tuple[Batch, tuple[Note, ...]]:
         """Return the columns that this transform knows, as `contracts.Columns`, and notes on what could not be used as it was.
 
         `raw` maps names to arrays (from Arrow: `prepare.raw_columns`) or lists (out of JSON), all of one length; other names are
-        ignored, and a name that is not there is missing in all rows. Dates are days since 1970, UTC; truths 0 and 1.
+        ignored, and a name that is not there is missing in all rows. Dates are days since 1970, UTC; truths 0 and 1. Without `tokens`
+        no text is tokenized, for who wants no features, and none is noted as cut to its windows.
         """
         notes: list[Note] = []
         n = len(next(iter(raw.values()))) if raw else 0
@@ -230,15 +254,21 @@ class Transform:
         for row, column in enumerate(self._dates, len(self._plain)):
             block[row] = _days(column, raw[column.name], notes)
         self._check(block, notes)
-        codes, texts = self._read_levels(raw, n, notes)
-        texts |= {c.name: _pixels(c, raw[c.name], notes) for c, _, _ in self._images}
-        return Batch(self._rows, block, codes, texts), tuple(notes)
+        codes, cells = self._read_levels(raw, n, notes)
+        cells |= {c.name: _pixels(c, raw[c.name], notes) for c, _, _ in self._images}
+        ids = {}
+        for column, _, made in self._texts:
+            cells[column.name] = wording = _wording(column, raw[column.name], notes)
+            if tokens:
+                ids[column.name], cut = made.encode(wording, column.length, column.windows)
+                _note(notes, column.name, "text cut", np.flatnonzero(cut), wording)
+        return Batch(self._rows, block, codes, cells, ids), tuple(notes)
 
     def _read_levels(self, raw: Mapping[str, _Cells], n: int, notes: list[Note]) -> tuple[Ints, dict[str, _Cells]]:
         if not self._categories:
             return np.empty((0, n), dtype=np.int64), {}
         flat = array("q")
-        texts: dict[str, _Cells] = {}
+        read: dict[str, _Cells] = {}
         for column, lookup, unseen in zip(self._categories, self._lookup, self._unseen, strict=True):
             cells = _listed(raw[column.name])
             try:
@@ -248,7 +278,7 @@ class Transform:
                 flat.extend([lookup.get(cell, unseen) for cell in cells])
                 if column.feature:
                     _note(notes, column.name, "unseen", np.flatnonzero([cell not in lookup for cell in cells]), cells)
-            texts[column.name] = cells
+            read[column.name] = cells
         codes = np.array(flat, dtype=np.int64).reshape(len(self._categories), n)
         missing = codes == self._never_missing
         if missing.any():
@@ -257,8 +287,8 @@ class Transform:
                 for note in notes:  # what was unreadable is not noted twice
                     if note.kind == "wrong" and note.column == name:
                         missing[row, list(note.rows)] = False
-                _note(notes, name, "missing", np.flatnonzero(missing[row]), texts[name])
-        return codes, texts
+                _note(notes, name, "missing", np.flatnonzero(missing[row]), read[name])
+        return codes, read
 
     def _read_plain(self, cells: Sequence[_Cells], block: Floats, notes: list[Note]) -> None:
         """Fill the rows of numbers and truths: all at once where every cell is plain, else column by column."""
@@ -311,6 +341,11 @@ class Transform:
             self._apply_levels(batch.codes[:, part], out[part])
         for column, at, size in self._images:
             _apply_pixels(batch.texts[column.name], size, out[:, at : at + size])
+        for column, at, made in self._texts:
+            ids = batch.ids.get(column.name)
+            if ids is None:
+                ids = _encoded(made, batch.texts[column.name], column)
+            out[:, at : at + ids.shape[1]] = ids
         return out
 
     def _batch(self, columns: Columns) -> Batch:
@@ -322,7 +357,8 @@ class Transform:
         codes = np.empty((len(self._categories), n), dtype=np.int64)
         for row, column in enumerate(self._categories):
             codes[row] = list(map(self._lookup[row].get, columns[column.name].tolist(), repeat(self._unseen[row])))
-        return Batch(self._rows, block, codes, {name: columns[name] for name in (*(c.name for c in self._categories), *self.images)})
+        names = (*(c.name for c in self._categories), *self.images, *self.texts)
+        return Batch(self._rows, block, codes, {name: columns[name] for name in names})
 
     def _apply_numbers(self, block: Floats, out: Floats) -> None:
         x = block[self._used]
@@ -379,6 +415,30 @@ def _pixels(column: Column, cells: _Cells, notes: list[Note]) -> list[bytes | No
     for treatment, rows in odd.items():
         _note(notes, column.name, treatment, np.array(rows), cells)
     return out
+
+
+def _wording(column: Column, cells: _Cells, notes: list[Note]) -> list[str | None]:
+    """Return each text, mended, None where there is none; note what was done to those that were not as they should be."""
+    out: list[str | None] = []
+    odd: dict[str, list[int]] = {}
+    for i, cell in enumerate(_listed(cells)):
+        text, done = texts.cleaned(cell)
+        out.append(text)
+        if text is None and not done and not column.flag:
+            done = ("missing",)
+        for treatment in done:
+            odd.setdefault(f"text {treatment}" if treatment in texts.TREATMENTS else treatment, []).append(i)
+    for kind, rows in odd.items():
+        _note(notes, column.name, kind, np.array(rows), cells)
+    return out
+
+
+def _encoded(made: texts.Tokenizer, cells: _Cells, column: Column) -> Ints:
+    """Return the ids of texts (n, windows · length), of which many may be the same, as among the rows that reasons compare with."""
+    listed = _listed(cells)
+    place = {text: i for i, text in enumerate(dict.fromkeys(listed))}
+    ids, _ = made.encode(list(place), column.length, column.windows)
+    return np.asarray(ids[[place[text] for text in listed]])
 
 
 def _bytes(cell: Any) -> tuple[bytes | None, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,27 +30,36 @@ TABLE = {
     "constant": "makegood.families.tabular:Constant",
     "linear": "makegood.families.tabular:Linear",
     "lightgbm": "makegood.families.tabular:LightGBM",
+    "ngrams": "makegood.families.ngrams:NGrams",
     "mlp": "makegood.families.networks:MLP",
     "transformer": "makegood.families.networks:Transformer",
     "cnn": "makegood.families.image:CNN",
     "resnet": "makegood.families.image:ResNet",
     "vit": "makegood.families.image:ViT",
+    "encoder": "makegood.families.text:Encoder",
 }
 """Name → where the family is; each is made from a `Task`."""
+
+NUMBERS = ("linear", "lightgbm", "mlp", "transformer")
+"""Families to which every feature is an amount."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A family that may be trained: its name, what makes a new, unfitted one for a task, and what a reader must know of it."""
+    """A family that may be trained: its name, what makes a new, unfitted one for a task, and what a reader must know of it.
+
+    `numbers`: its features are amounts, and none of them may be the id of a token.
+    """
 
     name: str
     make: Callable[[Task], Family]
     note: str = ""
+    numbers: bool = False
 
 
 def find(names: Sequence[str]) -> tuple[Candidate, ...]:
     """Return the candidates of these names, their libraries loaded (so that no training budget pays for it)."""
-    from makegood.case import IMAGE_NETWORKS, NETWORKS  # a limited process imports this package, and reads no case
+    from makegood.case import IMAGE_NETWORKS, NETWORKS, TEXT_NETWORKS  # a limited process imports this package, and reads no case
 
     candidates = []
     for name in names:
@@ -58,13 +67,29 @@ def find(names: Sequence[str]) -> tuple[Candidate, ...]:
             raise CaseError(Problem("train.families", name, f"some of {', '.join(TABLE)}", nearest(name, TABLE)))
         if name in NETWORKS and find_spec("torch") is None:
             raise MissingExtra(Problem("train.families", name, "torch, which trains networks", "pip install 'makegood[deep]'"))
-        if name in IMAGE_NETWORKS:
+        if name in (*IMAGE_NETWORKS, *TEXT_NETWORKS):
             from makegood.families._torch.export import check_exporter
 
             check_exporter("train.families")
         module, attribute = TABLE[name].split(":")
-        candidates.append(Candidate(name, getattr(import_module(module), attribute)))
+        candidates.append(Candidate(name, getattr(import_module(module), attribute), numbers=name in NUMBERS))
     return tuple(candidates)
+
+
+def beside_texts(candidates: Sequence[Candidate], *, others: bool) -> tuple[Candidate, ...]:
+    """Return the candidates for rows with a text: those for numbers see the other columns alone.
+
+    Raises `CaseError` for these where there are no `others`.
+    """
+    from makegood.families.other_columns import OtherColumns
+
+    def beside(make: Callable[[Task], Family], task: Task) -> Family:
+        return OtherColumns(task, make(task))
+
+    if not others and (idle := [c.name for c in candidates if c.numbers]):
+        expected = "families that read texts: there is no other column to learn from"
+        raise CaseError(Problem("train.families", ", ".join(idle), expected, "name ngrams, encoder or auto"))
+    return tuple(replace(c, make=partial(beside, c.make)) if c.numbers else c for c in candidates)
 
 
 def joining(seconds: float, rows: int, columns: int) -> tuple[str, ...]:
@@ -82,6 +107,13 @@ def joining_images(seconds: float, rows: int, shape: tuple[int, int, int]) -> tu
     needed = 3.0 + 1.6e-7 * max(5 * rows, min(40 * rows, 300_000)) * math.prod(shape)
     there = find_spec("torch") is not None and find_spec("onnxscript") is not None
     return ("cnn",) if 2.0 * seconds >= needed and min(shape[:2]) >= 4 and there else ()
+
+
+def joining_texts(seconds: float, rows: int, tokens: int) -> tuple[str, ...]:
+    """Return the families that join where each row has a text of at most so many tokens: n-grams, and a network where there is time."""
+    needed = 10.0 + 5e-5 * max(6 * rows, min(max(100 * rows, 48_000), 384_000)) * tokens  # texts that an encoder reads, of half that length
+    there = find_spec("torch") is not None and find_spec("onnxscript") is not None
+    return ("ngrams", "encoder") if 2.0 * seconds >= needed and there else ("ngrams",)
 
 
 def wrap(estimator: BaseEstimator | Module | Model | Path | str, *, name: str = "", recipe: Mapping[str, Any] | None = None) -> Candidate:
@@ -118,13 +150,14 @@ def wrap(estimator: BaseEstimator | Module | Model | Path | str, *, name: str = 
     check_estimator(estimator)
     if recipe is not None:
         raise CaseError(Problem("wrap", "a recipe", "none for a scikit-learn estimator", "set the estimator's own parameters"))
-    return Candidate(title, lambda task: Wrapped(task, estimator))
+    return Candidate(title, lambda task: Wrapped(task, estimator), numbers=True)
 
 
-def fine_tuned(names: Sequence[str], task: Task, *, folder: Path) -> tuple[Candidate, ...]:
-    """Return networks for images that start from saved weights, which are read now: `families.pretrained.Weights` says of what names.
+def fine_tuned(names: Sequence[str], task: Task, *, folder: Path, texts: bool = False, lora: int | None = None) -> tuple[Candidate, ...]:
+    """Return networks that start from saved weights, which are read now: `families.pretrained.Source` says of what names.
 
-    Raises `CaseError` or `Refused`, naming the field, and `MissingExtra` without torch, transformers, or what exports to ONNX.
+    They are for images, or for `texts`, where factors of rank `lora` may learn in their place. Raises `CaseError` or `Refused`, naming
+    the field, and `MissingExtra` without torch, transformers, peft where there is LoRA, or what exports to ONNX.
     """
     if not names:
         return ()
@@ -135,6 +168,13 @@ def fine_tuned(names: Sequence[str], task: Task, *, folder: Path) -> tuple[Candi
     from makegood.families._torch.export import check_exporter
 
     check_exporter("train.pretrained")
+    if texts:
+        from makegood.families.pretrained_text import PretrainedText, TextWeights
+
+        encoders = [TextWeights(name, task, folder.resolve(), lora=lora) for name in dict.fromkeys(names)]
+        return tuple(Candidate(f"pretrained {w.name}", partial(PretrainedText, weights=w), w.note) for w in encoders)
+    if lora is not None:
+        raise CaseError(Problem("train.lora", str(lora), "none where the rows are images", "leave it out, or name data.text"))
     from makegood.families.pretrained import Pretrained, Weights
 
     read = [Weights(name, task, folder.resolve()) for name in dict.fromkeys(names)]

@@ -99,8 +99,7 @@ class Converted:
 
     def write(self, graph: Graph) -> str:
         """Add the converted model to a graph."""
-        clipped = graph.op("Min", graph.op("Max", graph.features, self.low_), self.high_)
-        raw = graph.double(graph.include(self.model_, clipped))
+        raw = graph.double(graph.include(self.model_, self._write_inputs(graph)))
         if self.task.kind == "number":
             return self._write_quantiles(graph, raw)
         raw = graph.op("Max", raw, np.array(0.0))  # forests' sums may miss zero by a rounding error
@@ -111,6 +110,10 @@ class Converted:
         column[self.codes_] = np.arange(len(self.codes_))
         padded = graph.op("Pad", raw, np.array([0, 0, 0, 1]), np.array(0.0))
         return graph.op("Gather", padded, column, axis=1)
+
+    def _write_inputs(self, graph: Graph) -> str:
+        """Add what makes of features the inputs of the converted model."""
+        return graph.op("Min", graph.op("Max", graph.features, self.low_), self.high_)
 
     def save(self, folder: Path) -> None:
         """Write the converted model; what it was made from is not kept."""

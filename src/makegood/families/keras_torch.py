@@ -44,7 +44,7 @@ class Flat(nn.Module):
 
 def graph(model: keras.Model, form: Form, where: str) -> bytes:
     """Return the model as ONNX, features (1, n_features) to outputs (1, units); raises `Refused` where a layer has no form in it."""
-    return exported(Flat(model, form).eval(), form.n_features, where)
+    return exported(Flat(model, form).eval(), torch.zeros(1, form.n_features), where)
 
 
 def outputs(model: keras.Model, form: Form, rows: Floats) -> Floats:

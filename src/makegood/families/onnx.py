@@ -9,8 +9,10 @@ scorer that contains one is run a row at a time (`Scorer.rows`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import compose, helper, numpy_helper
 
-from makegood.contracts import Floats, Ints
+from makegood.contracts import Floats, Ints, Tokens
+from makegood.errors import Problem, Refused
 from makegood.families.regression import Affine
 from makegood.families.trees import Tree, ensemble_attributes
 from makegood.scorer import INPUT, OUTPUT, Scorer
@@ -27,6 +30,9 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 _IR = 8
 _HUGE = np.array([3e38, -3e38], np.float32)
 _EDGES = 1 << 23  # numbers in the rows that are made to hold one of the largest magnitudes
+_IDS = 16  # token ids that are made to be one of the largest magnitudes: to a graph they are all alike
+_MOST = (1 << 31) - (1 << 25)  # bytes of constants in a file that ends at 2 GiB
+_LARGE = 1 << 20  # bytes of a constant from which on it is looked for among those that are there
 
 
 @dataclass
@@ -36,6 +42,7 @@ class Graph:
     features: str = INPUT
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
+    large: dict[bytes, str] = field(default_factory=dict)  # names of the large constants, by what they hold
 
     def op(self, kind: str, *inputs: str | NDArray[Any], domain: str = "", **attributes: Any) -> str:
         """Add one node; an array among the inputs becomes a constant."""
@@ -82,26 +89,53 @@ class Graph:
         return output
 
     def include(self, model: bytes, features: str, output: int = -1) -> str:
-        """Add a whole converted model, fed with `features`, and return the name of one of its outputs, the last by default."""
-        graph = compose.add_prefix(onnx.load_from_string(model), f"m{len(self.nodes)}_").graph
+        """Add a whole converted model, fed with `features`, and return the name of one of its outputs, the last by default.
+
+        Large constants that another model has too are kept once, as the weights that networks of several folds did not learn.
+        """
+        graph = compose.add_prefix(onnx.load_from_string(model), f"m{len(self.nodes)}_", inplace=True).graph
+        known = self._known(graph)
+        for node in graph.node:
+            node.input[:] = [known.get(name, name) for name in node.input]
         self.nodes.append(helper.make_node("Identity", [features], [graph.input[0].name]))
         self.nodes.extend(graph.node)
-        self.constants.extend(graph.initializer)
+        self.constants.extend(held for held in graph.initializer if held.name not in known)
         return str(graph.output[output].name)
 
+    def _known(self, graph: onnx.GraphProto) -> dict[str, str]:
+        """Return which of a model's large constants are there under another name, and remember the others."""
+        known: dict[str, str] = {}
+        if any(a.HasField("g") or a.graphs for node in graph.node for a in node.attribute):  # a branch sees the names outside it
+            return known
+        for held in graph.initializer:
+            raw = held.raw_data
+            if len(raw) >= _LARGE:
+                digest = sha256(f"{held.data_type} {list(held.dims)} ".encode() + raw).digest()
+                name = self.large.setdefault(digest, held.name)
+                if name != held.name:
+                    known[held.name] = name
+        return known
+
     def scorer(self, n_features: int, k: int, *, rows: int) -> Scorer:
-        """Return the finished graph, whose last node gives `OUTPUT` (n, k); `rows` as in `Scorer`."""
+        """Return the finished graph, whose last node gives `OUTPUT` (n, k); `rows` as in `Scorer`.
+
+        Raises `Refused` where it would be larger than an ONNX file can be, which is 2 GiB.
+        """
+        size = sum(math.prod(held.dims) * helper.tensor_dtype_to_np_dtype(held.data_type).itemsize for held in self.constants)
+        if size > _MOST:
+            raise Refused(Problem("scorer.onnx", f"{size:,} bytes of weights", f"at most {_MOST:,}", "train smaller networks, or fewer"))
         made = helper.make_graph(
             self.nodes,
             "scorer",
             [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [None, n_features])],
             [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.DOUBLE, [None, k])],
-            self.constants,
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         model = helper.make_model(made, opset_imports=opsets, ir_version=_IR, producer_name="makegood")
-        onnx.checker.check_model(model)
-        return Scorer(model.SerializeToString(deterministic=True), rows)
+        model.graph.initializer.extend(self.constants)  # last, since whatever comes after copies them
+        written = bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(written)
+        return Scorer(written, rows)
 
 
 @runtime_checkable
@@ -120,12 +154,18 @@ class Scorable(Protocol):
 
 def thresholds(model: bytes) -> tuple[Ints, Floats]:
     """Return the feature positions and the float32 thresholds of every tree in a serialised graph, without repetition."""
-    found = set()
-    for node in onnx.load_from_string(model).graph.node:
+    found, graph = set[tuple[int, float]](), onnx.load_from_string(model).graph
+    constants = {c.name: c for c in graph.initializer}
+    picked = {
+        n.output[0]: numpy_helper.to_array(constants[n.input[1]]) for n in graph.node if n.op_type == "Gather" and n.input[0] == INPUT
+    }
+    for node in graph.node:
         if node.op_type.startswith("TreeEnsemble"):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            columns = picked.get(node.input[0])  # trees that see some of the features number these from 0
             tree = zip(attributes["nodes_featureids"], attributes["nodes_values"], attributes["nodes_modes"], strict=True)
-            found |= {(feature, value) for feature, value, mode in tree if mode != b"LEAF"}
+            seen = {(feature, value) for feature, value, mode in tree if mode != b"LEAF"}
+            found |= seen if columns is None else {(int(columns[feature]), value) for feature, value in seen}
     ordered = sorted(found)
     return np.array([f for f, _ in ordered], np.int64), np.array([t for _, t in ordered], np.float32)
 
@@ -138,11 +178,11 @@ def merge(members: Sequence[tuple[Scorable, float]], n_features: int, k: int) ->
     return graph.scorer(n_features, k, rows=min(model.rows for model, _ in members))
 
 
-def edge_rows(scorer: Scorer, features: Floats, seed: int, limit: int = 3000) -> tuple[Floats, Ints]:
+def edge_rows(scorer: Scorer, features: Floats, seed: int, limit: int = 3000, tokens: Tokens | None = None) -> tuple[Floats, Ints]:
     """Return rows (m, n_features) at the edges of what a scorer distinguishes, and the row of `features` each was made from.
 
     On a tree's threshold, one float32 below and one above it; then with the largest magnitudes, ±3e38, in one feature and in all. Of
-    more than 2048 features, as many are drawn as 32 MiB of such rows have room for.
+    more than 2048 features, as many are drawn as 32 MiB of such rows have room for; of those that are token ids, 16.
     """
     rng = np.random.default_rng(seed)
     n, p = features.shape
@@ -151,6 +191,9 @@ def edge_rows(scorer: Scorer, features: Floats, seed: int, limit: int = 3000) ->
     extreme = np.arange(p)
     if (room := _EDGES // (2 * p)) < p:
         extreme = np.sort(rng.permutation(p)[: max(1, room)])
+    if tokens is not None:
+        ids = extreme[(extreme >= tokens.columns.start) & (extreme < tokens.columns.stop)]
+        extreme = np.setdiff1d(extreme, rng.permutation(ids)[_IDS:])
     inf = np.float32(np.inf)
     with np.errstate(over="ignore"):  # beyond the greatest finite float32 lies infinity, which no feature is
         beside = np.nextafter(value[kept], inf), np.nextafter(value[kept], -inf)

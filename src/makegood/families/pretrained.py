@@ -1,7 +1,8 @@
-"""Networks for images that start from weights which somebody else learnt, as Hugging Face's transformers saves them.
+"""Networks that start from weights which somebody else learnt, as Hugging Face's transformers saves them: how they are found and read.
 
-Weights are read from safetensors alone, and no code that lies beside them is run. What the image processor does is made part of the
-network, which gets a new last layer for the case's outcome and learns on, all of it, in our loop.
+Weights are read from safetensors alone, and no code that lies beside them is run. Of a network for images, what the image processor
+does is made part of it; it gets a new last layer for the case's outcome and learns on, all of it, in our loop. Those for texts are in
+`families.pretrained_text`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers import AutoModelForImageClassification as Auto
 from transformers.image_processing_base import ImageProcessingMixin
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KINDS
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as FOR_IMAGES
 from transformers.utils import logging
 
 from makegood.contracts import Dataset, Floats, Task
@@ -39,22 +41,31 @@ if TYPE_CHECKING:
 
 WHERE = "train.pretrained"
 NOTE = (
-    "{!r} starts from weights that were learnt elsewhere (sha256 {}…): if they have seen images that are held out here, every figure of "
+    "{!r} starts from weights that were learnt elsewhere (sha256 {}…): if they have seen {} that are held out here, every figure of "
     "it on this page is too good."
 )
 MOST = 100_000_000
-"""Weights that a network may have: the models of five folds must fit into one ONNX file, which ends at 2 GiB."""
+"""Weights that may learn: the models of five folds must fit into one ONNX file, which ends at 2 GiB.
+
+Those that do not learn are in it once, so that five of them count as one.
+"""
 
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?")
-_BATCH = 32
+_BATCH, _FOLDS = 32, 5
 _ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
-class Weights:
-    """A network as it was saved, read once: whoever starts from it takes a copy.
+class Source(ABC):
+    """A network as transformers saved it: found, and read once. What it may be is for a subclass to say.
 
-    `layers` are those that it ends in, which each copy draws anew; `note` says what a reader must know.
+    `note` says what a reader must know.
     """
+
+    SEEN: ClassVar[str]  # what it has learnt from
+    KINDS: ClassVar[Collection[str]]
+    KNOWN: ClassVar[str]  # what a reader is told of them
+    model: nn.Module
+    size: int  # weights
 
     def __init__(self, text: str, task: Task, folder: Path) -> None:
         """Read a folder, which may be relative to the case's, or `owner/name` or `owner/name@revision` from the hub.
@@ -62,55 +73,59 @@ class Weights:
         Raises `CaseError` where there is no such thing, or none that can be used, and `Refused` for one that is too large.
         """
         self.name = text
-        place, keys = _place(text, folder)
+        self._place, self._keys = _place(text, folder)
         with _quiet(), seeded(0):
-            self._read_settings(place, keys)
-            self.model, new = self._read_weights(place, keys, len(task.classes) or 1)
-        self.layers = sorted({name.rpartition(".")[0] for name in new})
+            config = self._read_config()
+            self._read_settings(config)
+            new = self._read_weights(len(task.classes) or 1)
         kept, digest = self.model.state_dict(), sha256()
         self.size = sum(tensor.numel() for tensor in kept.values())
         for name in sorted(kept.keys() - new):
             digest.update(name.encode() + kept[name].numpy().tobytes())
-        self.note = NOTE.format(text, digest.hexdigest()[:12])
+        self.note = NOTE.format(text, digest.hexdigest()[:12], self.SEEN)
 
-    def _read_settings(self, place: str, keys: dict[str, Any]) -> None:
+    @abstractmethod
+    def _read_settings(self, config: dict[str, Any]) -> None:
+        """Keep what the network wants of its inputs; `config` are its settings."""
+
+    @abstractmethod
+    def _read_weights(self, k: int) -> set[str]:
+        """Keep the network as `model`, ready for k outputs, and return the names of what in it was not saved."""
+
+    def _read_config(self) -> dict[str, Any]:
         with self._told("a network that transformers saved"):
-            config, _ = PreTrainedConfig.get_config_dict(place, **keys)
+            config, _ = PreTrainedConfig.get_config_dict(self._place, **self._keys)
         if not config:
             raise self._wrong("no config.json", "a network that transformers saved")
         if config.get("auto_map"):
             raise self._wrong(
                 "a network with code of its own", "one that transformers itself knows", "that code is never run: name another"
             )
-        if str(config.get("model_type")) not in KINDS:
-            known = "one for images that transformers knows, such as vit, convnext or resnet"
-            raise self._wrong(f"a network of type {config.get('model_type')}", known)
-        with self._told("the settings of its image processor", "save them beside it: processor.save_pretrained(FOLDER)"):
-            processor, _ = ImageProcessingMixin.get_image_processor_dict(place, **keys)
-        with self._told("a size, image_mean and image_std that can be used", "mend preprocessor_config.json"):
-            self.channels = int(config.get("num_channels", 3))
-            self.pixels = Pixels.of(processor, self.channels)
+        if str(config.get("model_type")) not in self.KINDS:
+            raise self._wrong(f"a network of type {config.get('model_type')}", self.KNOWN)
+        return dict(config)
 
-    def _read_weights(self, place: str, keys: dict[str, Any], k: int) -> tuple[nn.Module, set[str]]:
-        """Return the network with k outputs, and the names of what depends on k: what one more output would change."""
-        with self._told("settings that transformers takes", "mend config.json"):
-            config = AutoConfig.from_pretrained(place, num_labels=k, trust_remote_code=False, **keys)
-            wider = copy.deepcopy(config)
-            wider.num_labels = k + 1
-            with torch.device("meta"):
-                shapes, other = ({n: t.shape for n, t in Auto.from_config(c).state_dict().items()} for c in (config, wider))
-        if (size := sum(shape.numel() for shape in shapes.values())) > MOST:
-            raise Refused(Problem(f"{WHERE}: {self.name}", f"{size:,} weights", f"at most {MOST:,}", "name a smaller network"))
-        new = {name for name, shape in shapes.items() if shape != other[name]}
+    def _shapes(self, auto: Any, config: PreTrainedConfig) -> dict[str, torch.Size]:
+        """Return the shapes of a network's tensors by name, without making them."""
+        with torch.device("meta"):
+            return {name: tensor.shape for name, tensor in auto.from_config(config).state_dict().items()}
+
+    def _check_size(self, shapes: Mapping[str, torch.Size], fixed: Collection[str] = (), mend: str = "name a smaller network") -> None:
+        """Raise `Refused` for more than `MOST` weights, of which those of these names do not learn."""
+        size, still = (sum(shapes[name].numel() for name in names) for names in (shapes, fixed))
+        if size - still + still // _FOLDS > MOST:
+            raise Refused(Problem(f"{WHERE}: {self.name}", f"{size:,} weights", f"at most {MOST:,} that learn", mend))
+
+    def _load(self, auto: Any, config: PreTrainedConfig, new: Collection[str], layers: str) -> nn.Module:
+        """Return the network; all but what is `new` must have been saved: `layers` says so in words."""
         how = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32, "ignore_mismatched_sizes": True}
         how["attn_implementation"] = "eager"  # the fused one does not always export: its strides come out otherwise
         with self._told("weights in safetensors, and never in a pickle", "write them with save_pretrained of transformers 5"):
-            model, found = Auto.from_pretrained(place, config=config, output_loading_info=True, **how, **keys)
-        if absent := sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])} - new):
-            raise self._wrong(f"{absent[0]} missing, or of another shape", "the weights of all layers but the last")
-        with self._told("a network that takes images as its image processor makes them", "mend preprocessor_config.json"), torch.no_grad():
-            model.eval()(torch.zeros(1, self.channels, self.pixels.height, self.pixels.width))
-        return model, new
+            model, found = auto.from_pretrained(self._place, config=config, output_loading_info=True, **how, **self._keys)
+        if absent := sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])} - {*new}):
+            raise self._wrong(f"{absent[0]} missing, or of another shape", f"the weights of {layers}")
+        assert isinstance(model, nn.Module)
+        return model
 
     def _wrong(self, got: str, expected: str, mend: str = "name another") -> CaseError:
         return CaseError(Problem(f"{WHERE}: {self.name}", got, expected, mend))
@@ -123,6 +138,39 @@ class Weights:
         except (*_ERRORS, SafetensorError, StrictDataclassError) as error:
             first = " ".join(str(error).split()).split(". ")[0][:200]
             raise self._wrong(f"{type(error).__name__}: {first}", expected, mend) from None
+
+
+class Weights(Source):
+    """A network for images as it was saved: whoever starts from it takes a copy.
+
+    `layers` are those that it ends in, which each copy draws anew.
+    """
+
+    SEEN = "images"
+    KINDS = FOR_IMAGES
+    KNOWN = "one for images that transformers knows, such as vit, convnext or resnet"
+
+    def _read_settings(self, config: dict[str, Any]) -> None:
+        with self._told("the settings of its image processor", "save them beside it: processor.save_pretrained(FOLDER)"):
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(self._place, **self._keys)
+        with self._told("a size, image_mean and image_std that can be used", "mend preprocessor_config.json"):
+            self.channels = int(config.get("num_channels", 3))
+            self.pixels = Pixels.of(processor, self.channels)
+
+    def _read_weights(self, k: int) -> set[str]:
+        """Keep the network with k outputs; what depends on k, which one more output would change, is new."""
+        with self._told("settings that transformers takes", "mend config.json"):
+            config = AutoConfig.from_pretrained(self._place, num_labels=k, trust_remote_code=False, **self._keys)
+            wider = copy.deepcopy(config)
+            wider.num_labels = k + 1
+            shapes, other = (self._shapes(Auto, c) for c in (config, wider))
+        self._check_size(shapes)
+        new = {name for name, shape in shapes.items() if shape != other[name]}
+        self.model = self._load(Auto, config, new, "all layers but the last")
+        with self._told("a network that takes images as its image processor makes them", "mend preprocessor_config.json"), torch.no_grad():
+            self.model.eval()(torch.zeros(1, self.channels, self.pixels.height, self.pixels.width))
+        self.layers = sorted({name.rpartition(".")[0] for name in new})
+        return new
 
 
 def _place(text: str, folder: Path) -> tuple[str, dict[str, Any]]:

@@ -75,6 +75,10 @@ class Trained(Converted, ABC):
     def _restart(self, module: nn.Module) -> None:
         """Give what `_start` returned first weights of its own, where it is not the first member: as a rule it has them."""
 
+    def _settled(self, module: nn.Module) -> nn.Module:
+        """Return a module that has learnt as it is scored: as a rule itself."""
+        return module
+
     def fit(self, train: Dataset, valid: Dataset, *, budget: Budget, seed: int) -> Self:
         """Return self; the same rows and seed give the same model, unless the budget cut it short.
 
@@ -109,7 +113,7 @@ class Trained(Converted, ABC):
             scored = _Scored(members, train.shape, passes, (centre, scale) if not classes else None).eval()
 
             def native(X: Floats) -> Floats:
-                rows = torch.split(torch.from_numpy(np.ascontiguousarray(X, np.float32)), 1 if passes else _BLOCK)
+                rows = torch.split(self._tensor(X), 1 if passes else _BLOCK)
                 with torch.no_grad():
                     return torch.cat([scored(row)[1] for row in rows]).double().numpy()
 
@@ -135,7 +139,7 @@ class Trained(Converted, ABC):
                 return check()
             except Refused:  # built alike, and yet something else
                 pass
-        self.model_ = exported(scored, len(self.low_), self._where)
+        self.model_ = self._exported(scored)
         check()
         self.forms[build] = self.model_
 
@@ -164,11 +168,11 @@ class Trained(Converted, ABC):
                 loop.train(Training(module, loss, plan.augment), *parts, plan.recipe, plan.runtime, session)
             except KeyboardInterrupt:
                 if epochs:
-                    members.append(module.cpu())
+                    members.append(self._settled(module.cpu()))
                 if not members:
                     raise
                 return members, True
-            members.append(module.cpu())
+            members.append(self._settled(module.cpu()))
         return members, False
 
     def votes(self, data: Dataset) -> Floats:
@@ -194,8 +198,16 @@ class Trained(Converted, ABC):
         unit = graph.op("Sqrt", graph.op("Add", graph.op("Mul", spread, spread), np.asarray(self.noise_**2)))
         return graph.op("Add", mean, graph.op("Mul", unit, self.shape_))
 
+    def _tensor(self, X: Floats) -> Tensor:
+        """Return features as what the module is exported with."""
+        return torch.from_numpy(np.ascontiguousarray(X, np.float32))
+
+    def _exported(self, module: nn.Module) -> bytes:
+        """Return the ONNX form of a module that takes such a row."""
+        return exported(module, torch.zeros(1, len(self.low_)), self._where)
+
     def _inputs(self, X: Floats, shape: Shape | None) -> Tensor:
-        return _as_images(torch.from_numpy(np.ascontiguousarray(self._clipped(X), np.float32)), shape)
+        return _as_images(self._tensor(self._clipped(X)), shape)
 
     def _rows(self, data: Dataset, centre: float, scale: float) -> Rows:
         y = np.asarray(data.outcome)
@@ -215,8 +227,8 @@ class _Votes:
 
     def write(self, graph: Graph) -> str:
         """Add the members, and return all that they say (1, n_votes · k)."""
-        clipped = graph.op("Min", graph.op("Max", graph.features, self.family.low_), self.family.high_)
-        return graph.double(graph.op("Reshape", graph.include(self.family.model_, clipped, 0), np.array([1, -1])))
+        inputs = self.family._write_inputs(graph)
+        return graph.double(graph.op("Reshape", graph.include(self.family.model_, inputs, 0), np.array([1, -1])))
 
 
 def _as_images(features: Tensor, shape: Shape | None) -> Tensor:

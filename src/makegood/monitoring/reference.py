@@ -9,10 +9,11 @@ This module needs NumPy alone: a bundle at work reads it.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Self
 
@@ -26,11 +27,12 @@ from makegood.errors import DataError, Problem
 BINS, LEVELS, DIRECTIONS, BLOCKS = 24, 64, 6, 512
 """Bins of a number, levels of a category that have a bin of their own, directions of a vector, and most blocks of units."""
 
-WORDS = 32
-"""Numbers that `text_vectors` makes of a text: how long it is, and the shares of its words in 31 buckets."""
+WORDS = 16
+"""Numbers that `text_vectors` makes of a text's words."""
 
 _KINDS = ("number", "category", "text", "embedding", "prediction")
 _SEED = 20
+_UNSPACED = "\u0e00"  # from here on lie Thai, Chinese and other scripts that are written without spaces
 _CHUNK = 1 << 15  # rows at a time: what is compared stays in the cache
 
 
@@ -74,21 +76,36 @@ Column = Floats | Coded | Vectors
 
 
 def text_vectors(texts: Sequence[str | None] | NDArray[Any]) -> Vectors:
-    """Return texts (n,) as vectors (n, `WORDS`): ln(1 + words), then the share of the words that hash (CRC-32) to each bucket.
+    """Return texts (n,) as vectors (n, 3 + `WORDS`): ln(1 + characters), the shares of digits and of letters beyond ASCII, and its words.
 
-    >>> vectors = text_vectors(["to be or not to be", None]).values
-    >>> round(float(np.expm1(vectors[0, 0]))), float(vectors[0, 1:].sum()), bool(np.isnan(vectors[1]).all())
-    (6, 1.0, True)
+    Of the words, each drawn to a corner of a cube by its hash (BLAKE2b), the sum, at length 1: a random projection of how often each
+    word occurs (Achlioptas 2003). In scripts that are written without spaces a word is one character.
+
+    >>> vectors = text_vectors(["Room 101", "", None]).values
+    >>> np.expm1(vectors[:, 0]).round(6).tolist(), vectors[0, 1:3].tolist(), round(float(np.linalg.norm(vectors[0, 3:])), 6)
+    ([8.0, 0.0, nan], [0.375, 0.0], 1.0)
     """
-    words = [[] if text is None else text.lower().split() for text in texts]
-    many = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
-    place = {word: zlib.crc32(word.encode()) % (WORDS - 1) for word in {word for some in words for word in some}}
-    bucket = np.fromiter((place[word] for some in words for word in some), dtype=np.int64, count=int(many.sum()))
-    row = np.repeat(np.arange(len(words)), many)
-    counts = np.bincount(row * (WORDS - 1) + bucket, minlength=len(words) * (WORDS - 1)).reshape(len(words), WORDS - 1)
-    values = np.column_stack([np.log1p(many), counts / np.maximum(many, 1)[:, None]])
-    values[np.fromiter((text is None for text in texts), dtype=np.bool_, count=len(words))] = np.nan
-    return Vectors(values, "text")
+    out = np.zeros((len(texts), 3 + WORDS))
+    for row, text in enumerate(texts):
+        if text is None:
+            out[row] = np.nan
+        elif text:
+            beyond = 0 if text.isascii() else sum(letter > "\x7f" and letter.isalpha() for letter in text)
+            out[row, :3] = np.log1p(len(text)), sum(map(str.isdigit, text)) / len(text), beyond / len(text)
+            total = np.sum([_corner(word) * float(n) for word, n in Counter(_words(text)).items()], axis=0)
+            out[row, 3:] = total / max(float(np.linalg.norm(total)), 1e-12)
+    return Vectors(out, "text")
+
+
+def _words(text: str) -> list[str]:
+    words = text.lower().split()
+    return words if text.isascii() else [part for word in words for part in (word if max(word) >= _UNSPACED else (word,))]
+
+
+@lru_cache(1 << 16)
+def _corner(word: str) -> Floats:
+    drawn = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=WORDS // 8).digest()
+    return np.unpackbits(np.frombuffer(drawn, np.uint8)) * 2.0 - 1.0
 
 
 def image_vectors(pixels: Sequence[bytes | None] | NDArray[Any]) -> Vectors:
@@ -116,15 +133,16 @@ def predicted(numbers: Floats) -> Column:
     return numbers[:, -1] if numbers.shape[1] <= 2 else Vectors(numbers, "prediction")
 
 
-def observed(columns: Columns, images: frozenset[str], predictions: Floats) -> dict[str, Any]:
-    """Return what a reference is made of, and compared with: columns as a transform reads them, its images as vectors, and "".
+def observed(columns: Columns, images: frozenset[str], predictions: Floats, texts: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return what a reference is made of, and compared with: columns as a transform reads them, its images and texts as vectors, and "".
 
     `predictions` (n, k) are probabilities of classes, or quantiles.
 
     >>> sorted(observed({"age": np.zeros(2)}, frozenset(), np.zeros((2, 2))))
     ['', 'age']
     """
-    seen = {name: image_vectors(values) if name in images else values for name, values in columns.items()}
+    kinds = dict.fromkeys(images, image_vectors) | dict.fromkeys(texts, text_vectors)
+    seen = {name: kinds[name](values) if name in kinds else values for name, values in columns.items()}
     return {**seen, "": predicted(predictions)}
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from makegood.contracts import Evaluation, Finding, Mistakes
-from makegood.report import evidence, gallery, guarantee, money, verdict
+from makegood.report import evidence, gallery, guarantee, money, optimised, verdict
 from makegood.report.document import document
 from makegood.report.markup import Markup, join, tag
 
 if TYPE_CHECKING:
+    from makegood.economics.variants import Optimised
     from makegood.trust.fairness import Group
 
 
@@ -25,7 +26,7 @@ class ReportInput:
 
     `case` is `Case.to_json()` and `case_text` the file as the user wrote it. `fairness` compares protected groups. `seconds` are
     by stage, `hashes` by what was hashed. `mistakes` are those on images, None where there are no images. `notes` say what is simulated
-    or injected: each stands at the top of the page.
+    or injected: each stands at the top of the page. `optimised` is what variants of the model came to, None where none were tried.
     """
 
     case: Mapping[str, Any]
@@ -40,6 +41,7 @@ class ReportInput:
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    optimised: Optimised | None = None
 
 
 def render(report: ReportInput) -> str:
@@ -74,6 +76,7 @@ def _sections(report: ReportInput) -> list[money.Section | None]:
         evidence.drivers(evaluation),
         evidence.groups(evaluation, report.fairness, protected),
         evidence.metrics(evaluation),
+        optimised.variants(report.optimised),
         evidence.data(evaluation, report.findings, report.split),
         evidence.making(evaluation, report.seconds, report.hashes, report.versions, report.case_text),
     ]

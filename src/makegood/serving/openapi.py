@@ -13,7 +13,7 @@ import msgspec
 
 from makegood import __version__
 from makegood.contracts import Task
-from makegood.data import values
+from makegood.data import texts, values
 from makegood.data.transform import Column
 from makegood.golden import Golden
 from makegood.ledger import clock
@@ -37,6 +37,7 @@ _TYPES: Mapping[str, list[str]] = {
     "boolean": ["boolean", "null"],
     "date": ["string", "null"],
     "image": ["string"],
+    "text": ["string", "null"],
     "category": ["string", "number", "boolean", "null"],
 }
 _MOST_LEVELS = 50  # that a column's x-seen lists
@@ -133,6 +134,8 @@ def _column(name: str, reader: Reader) -> Json:
         schema |= {"x-seen": {"levels": list(column.levels[:_MOST_LEVELS])}, "examples": list(column.levels[:3])}
     if column.reads == "image":
         schema |= {"contentEncoding": "base64"}
+    if column.reads == "text":
+        schema |= {"maxLength": texts.MOST}
     return schema
 
 

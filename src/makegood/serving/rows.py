@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from makegood import bundle
-from makegood.data import images, values
+from makegood.data import images, texts, values
 from makegood.data.transform import Column
 from makegood.errors import BundleError, Problem, nearest
 from makegood.model import Model
@@ -34,7 +34,8 @@ _ODD = re.compile(r'[\x00-\x1f"\\]')
 _MISREAD = (ValueError, RecursionError)  # what msgspec raises on bytes that are not what it is to read
 
 Plain = str | float | int | bool | None
-_TYPES: Mapping[str, Any] = {"number": float | None, "boolean": bool | None, "date": str | None, "category": Plain, "image": str | None}
+_TYPES: dict[str, Any] = {"number": float | None, "boolean": bool | None, "date": str | None, "category": Plain, "image": str | None}
+_TYPES |= {"text": Annotated[str, msgspec.Meta(max_length=texts.MOST)] | None}
 _REFUSED = object()
 
 
@@ -249,6 +250,8 @@ def allowed(column: Column) -> str:
             return "a date such as 2024-02-29 or 2024-02-29T12:00:00Z, or null"
         case "image":
             return "a PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file, in base64 where it stands in JSON"
+        case "text":
+            return f"a text of at most {texts.MOST:,} characters, or null"
         case "category":
             more = f" and {len(column.levels) - 6} more" if len(column.levels) > 6 else ""
             return f"a text or null; training saw {', '.join(level[:40] for level in column.levels[:6]) or 'none'}{more}"
@@ -279,6 +282,8 @@ def _as_read(column: Column, cell: Any) -> Any:
             return _REFUSED if values.moment_us(cell, column.style) is None else cell
         case "image":
             return cell if isinstance(cell, str) and _pictured(_decoded(cell), column) else _REFUSED
+        case "text":
+            return cell if isinstance(cell, str) and len(cell) <= texts.MOST else _REFUSED
     return _plain(cell)
 
 

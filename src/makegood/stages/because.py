@@ -32,7 +32,7 @@ def moved(facts: Facts) -> tuple[Moved, ...]:
     if model.reference is None or not len(rows):
         return ()
     columns, _ = model.transform.read(pricing.inputs(log, model, rows))
-    seen = observed(columns, model.transform.images, values_of(model.assess(columns)[0]))
+    seen = observed(columns, model.transform.images, values_of(model.assess(columns)[0]), model.transform.texts)
     return drift.drift(model.reference, seen, log.promise[rows], log.unit, units=log.entity[rows])
 
 

@@ -51,9 +51,9 @@ def convert(trained: Trained, data: Dataset, money: Money, *, seed: int) -> Conv
         raise NotBuilt(Problem("train.families", names, "families with an ONNX form", "their bundles are not built yet: see ROADMAP.md"))
     features, width = held.features, _values(trained.oof).shape[-1]
     scorer = merge(members, features.shape[1], width)
-    edges, origin = edge_rows(scorer, features, seed)
+    edges, origin = edge_rows(scorer, features, seed, tokens=held.tokens)
     places = np.concatenate([np.arange(len(held)), origin])
-    checked = Dataset(held.table.take(places), np.concatenate([features, edges]), shape=held.shape)
+    checked = Dataset(held.table.take(places), np.concatenate([features, edges]), shape=held.shape, tokens=held.tokens)
     native = trained.raw(checked)
     graph = _with_values(native, scorer(np.asarray(checked.features)))
     difference = float(np.abs(_values(native) - _values(graph)).max()) / _scale(native)

@@ -28,6 +28,7 @@ from makegood.monitoring.reference import Kept, Reference, observed, refer
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
 from makegood.stages.meter import Meter
+from makegood.stages.predictives import calibrated
 from makegood.stages.prepare import Prepared, declared_limits
 from makegood.stages.train import Money, Resampling, Trained, share, train
 
@@ -57,7 +58,7 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     table = prepared.table.take(pa.array(rows))
     transform = prepared.transform(rows)
     columns, _ = transform.read(preparation.raw_columns(table))
-    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape)
+    data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape, tokens=transform.tokens)
     target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
 
     def expected(predictive: Predictive, at: Ints) -> Floats:
@@ -89,14 +90,27 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
 
 
 @dataclass(frozen=True)
+class Round:
+    """One outer fold: what was learnt without its test `rows` (positions), and what was decided on them."""
+
+    learnt: Learnt
+    rows: Ints
+    held: HeldOut
+
+
+@dataclass(frozen=True)
 class Trials:
-    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows; `used` is what all of it took."""
+    """What was learnt on each outer fold, seen on the rows held out, and the model made from all rows; `used` is what all of it took.
+
+    `rounds` are the outer folds one by one, kept only where the case has variants tried on them.
+    """
 
     held: HeldOut
     learnt: Learnt
     model: Model
     golden: Raw
     used: Usage
+    rounds: tuple[Round, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the run's folder."""
@@ -111,29 +125,33 @@ def learn_all(prepared: Prepared, extra: Sequence[families.Candidate], progress:
     Ctrl-C ends the training: what is finished stands, and the last round's model is the one to deploy.
     """
     with Meter() as meter:
-        held, learnt = _rounds(prepared, extra, progress)
+        held, learnt, rounds = _rounds(prepared, extra, progress)
         model = _model(prepared, learnt)
-    model = replace(model, reference=_reference(prepared, held, learnt.transform))
+    model = replace(model, reference=refer_to(prepared, held, learnt.transform))
     golden = preparation.raw_columns(prepared.table.take(pa.array(_drawn(prepared, EXPLAINED))))
-    return Trials(held, learnt, model, golden, meter.used)
+    return Trials(held, learnt, model, golden, meter.used, rounds)
 
 
-def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: Progress) -> tuple[HeldOut, Learnt]:
-    """Return the decisions that the outer folds hold out, and what was learnt last."""
+def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: Progress) -> tuple[HeldOut, Learnt, tuple[Round, ...]]:
+    """Return the decisions that the outer folds hold out, what was learnt last, and the folds one by one where they are asked for."""
     case = prepared.case
     candidates = (*families.find(_families(prepared)), *extra)
+    if prepared.whole.tokens is not None:
+        candidates = families.beside_texts(candidates, others=_others(prepared.whole))
     names = [c.name for c in candidates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(*(Problem("candidates", name, "a name of its own for each candidate", "give mg.wrap(…, name=…)") for name in twice))
     budget = Budget(case.train.budget, time.perf_counter())
     folds, held = prepared.splits.folds, list[HeldOut]()
-    rounds = len(folds) + 1
+    rounds, kept = len(folds) + 1, list[Round]()
     learnt: Learnt | None = None
     try:
         for i, fold in enumerate(folds):
             shown = partial(_shown, progress, i, rounds)
             learnt = learn(prepared, fold.train, candidates, share(budget, rounds - i), shown)
             held.append(held_out(prepared, learnt, fold.test))
+            if case.optimise is not None:
+                kept.append(Round(learnt, fold.test, held[-1]))
             if learnt.trained.interrupted:
                 break
         if learnt is not None and not learnt.trained.interrupted:
@@ -143,13 +161,14 @@ def _rounds(prepared: Prepared, extra: Sequence[families.Candidate], progress: P
             raise
         learnt = replace(learnt, trained=replace(learnt.trained, interrupted=True))
     assert learnt is not None, "a split has at least one fold"
-    return HeldOut.pool(held), learnt
+    return HeldOut.pool(held), learnt, tuple(kept)
 
 
 def _families(prepared: Prepared) -> tuple[str, ...]:
     """Return the families to train, in order: those that the case names, and the networks that join `auto` where there is time.
 
-    A fit's time is what the budget gives each of all the fits to come. On images with a network, `auto` has no trees.
+    A fit's time is what the budget gives each of all the fits to come. On images with a network, `auto` has no trees; on texts it has
+    families for these, and those for numbers where there are other columns.
     """
     case, fields = prepared.case, prepared.profile.fields
     chosen = case.train.chosen
@@ -157,7 +176,11 @@ def _families(prepared: Prepared) -> tuple[str, ...]:
         return chosen
     seconds = case.train.budget / (len(prepared.splits.folds) + 1) / (1 if case.data.time else splits.INNER)
     joined: tuple[str, ...] = ()
-    if not any(f.kind == "image" for f in fields):
+    if (tokens := prepared.whole.tokens) is not None:
+        joined = families.joining_texts(seconds, len(prepared.known), tokens.windows * tokens.length)
+        kept = ("constant", *case.train.families)
+        chosen = tuple(name for name in chosen if _others(prepared.whole) or name in kept)
+    elif not any(f.kind == "image" for f in fields):
         joined = families.joining(seconds, len(prepared.known), len(fields))
     elif shape := prepared.transform(prepared.splits.folds[0].train).shape:
         joined = families.joining_images(seconds, len(prepared.known), shape)
@@ -166,15 +189,22 @@ def _families(prepared: Prepared) -> tuple[str, ...]:
     return (*chosen, *(name for name in joined if name not in chosen))
 
 
+def _others(transform: Transform) -> bool:
+    """Return whether there are features beside the tokens of a text."""
+    return transform.tokens is not None and len(transform.features) > transform.tokens.windows * transform.tokens.length
+
+
 def _shown(progress: Progress, i: int, rounds: int, what: str, done: float) -> None:
     progress(f"train, round {i + 1} of {rounds}: {what}", 0.8 * (i + done) / rounds)
 
 
-def held_out(prepared: Prepared, learnt: Learnt, rows: Ints) -> HeldOut:
-    """Return what the policy does on rows that it did not learn from."""
+def held_out(prepared: Prepared, learnt: Learnt, rows: Ints, predict: Callable[[Dataset], Predictive] | None = None) -> HeldOut:
+    """Return what the policy does on rows that it did not learn from; `predict` stands in for the model, before calibration."""
     table = prepared.table.take(pa.array(rows))
     columns, _ = learnt.transform.read(preparation.raw_columns(table))
-    predictive = learnt.trained.predict(Dataset(table, learnt.transform.apply(columns), shape=learnt.transform.shape))
+    transform = learnt.transform
+    data = Dataset(table, transform.apply(columns), shape=transform.shape, tokens=transform.tokens)
+    predictive = learnt.trained.predict(data) if predict is None else calibrated(predict(data), learnt.trained.calibrator)
     conformal, reported = learnt.trained.conformal, None
     if conformal is not None and isinstance(predictive, Quantiles):
         reported = replace(predictive, q=conformal.apply(predictive.q))
@@ -192,7 +222,9 @@ def _sliceable(prepared: Prepared) -> tuple[str, ...]:
     """Return the columns that payoffs are made of or that rows can be grouped by."""
     needed = {*prepared.policy.names, *prepared.case.data.protected}
     fields = prepared.profile.fields
-    return tuple(f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image")))
+    return tuple(
+        f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image", "text"))
+    )
 
 
 def _model(prepared: Prepared, learnt: Learnt) -> Model:
@@ -211,13 +243,13 @@ def _model(prepared: Prepared, learnt: Learnt) -> Model:
     )
 
 
-def _reference(prepared: Prepared, held: HeldOut, transform: Transform) -> Reference:
+def refer_to(prepared: Prepared, held: HeldOut, transform: Transform) -> Reference:
     """Return what held-out rows were like: promises and predictions on rows that were learnt from would be surer than those to come."""
     rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: len(held)]
     drawn = np.sort(np.random.default_rng(prepared.case.train.seed).permutation(len(held))[:JUDGED])
-    columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)))
+    columns, _ = transform.read(preparation.raw_columns(prepared.table.take(pa.array(rows[drawn])).select(transform.inputs)), tokens=False)
     assert isinstance(held.predictive, Probabilities | Quantiles), "what a model predicts"
-    seen = observed(columns, transform.images, values_of(held.predictive)[drawn])
+    seen = observed(columns, transform.images, values_of(held.predictive)[drawn], transform.texts)
     payoffs, promise = prepared.policy.payoffs, held.choices.promise
     gap = value.paired(promise, held.payoff, payoffs.unit, clusters=held.clusters, seed=prepared.case.train.seed)
     kept = Kept.of(gap, held.room(payoffs))

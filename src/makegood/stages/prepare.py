@@ -11,19 +11,24 @@ import numpy as np
 import pyarrow as pa
 
 from makegood.case import Case
-from makegood.contracts import Finding, Ints, Splits
+from makegood.contracts import Columns, Finding, Ints, Splits
 from makegood.data import galleries, identity, images, leaks, outcome, profile, sources, splits
 from makegood.data import prepare as preparation
+from makegood.data.alike import ALIKE
 from makegood.data.transform import Transform
 from makegood.economics import policy as policies
 from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
-from makegood.errors import CaseError, Problem
+from makegood.errors import CaseError, NotBuilt, Problem
+from makegood.families.vocabulary import tokenizer_of
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case's rows, understood: what they are, what is to be predicted, what pays, and which rows are held out."""
+    """A case's rows, understood: what they are, what is to be predicted, what pays, and which rows are held out.
+
+    `whole` is the preparation fitted on all rows whose outcome is known; `wording` says how each reads texts.
+    """
 
     case: Case
     source: sources.Source
@@ -33,6 +38,8 @@ class Prepared:
     excluded: tuple[str, ...]
     findings: tuple[Finding, ...]
     splits: Splits
+    whole: Transform
+    wording: preparation.Wording
 
     @property
     def table(self) -> pa.Table:
@@ -61,8 +68,10 @@ class Prepared:
 
     def transform(self, rows: Ints) -> Transform:
         """Return the preparation fitted on these rows alone; payoffs and protected columns are read beside the features."""
-        extra = {*self.policy.names, *self.case.data.protected}
-        return preparation.fit(self.table, self.profile, self.excluded, rows=rows, extra=extra)
+        if np.array_equal(rows, self.known):
+            return self.whole
+        extra = _read_beside(self.case, self.policy)
+        return preparation.fit(self.table, self.profile, self.excluded, rows=rows, extra=extra, wording=self.wording)
 
     def today(self, rows: Ints) -> str | Ints | None:
         """Return what is done today: an option's name, or the option of each of the rows; None when the case does not say."""
@@ -90,7 +99,13 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
     if data is None and not case.data.source:
         raise CaseError(Problem("data.source", "nothing", "a file, builtin:NAME, or a table passed as data=", "name one"))
     source, replaced = _read(case, data, cache)
+    if any(finding.kind == "unsupported" and finding.column == case.data.outcome for finding in source.findings):
+        expected = "one outcome a row: several labels a row are not built yet"
+        raise NotBuilt(Problem(f"data.outcome: {case.data.outcome!r}", "lists or records", expected, "predict one label; see ROADMAP.md"))
     table, treated = images.decoded(source.table, case.data.image.size, case.data.image.channels)
+    if case.data.text is not None:
+        table, worded = preparation.mended(table, case.data.text.column)
+        treated += worded
     table, repeated = identity.deduplicate(galleries.named(table, case.data.outcome), apart=case.data.holdout)
     source = replace(source, table=table)
     columns = profile.profile(table, case.data)
@@ -111,9 +126,39 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
     as_read = (*replaced, *source.findings, *treated, *repeated)
     findings = (*found, *_reserved(table, case), *roles, *target.findings, *as_read, *columns.findings)
     parts = splits.make(target, case, table, seed=case.train.seed)
-    prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts)
-    _check_money(prepared)
+    findings += _repeated(case, parts)
+    wording, known = _wording(case), np.flatnonzero(target.known)
+    whole = preparation.fit(table, columns, excluded, rows=known, extra=_read_beside(case, policy), wording=wording)
+    read, notes = whole.read(preparation.raw_columns(table.take(pa.array(known))))
+    for note in notes:
+        if note.kind == "text cut":
+            findings += preparation.shortened(note.column, len(note.rows))
+    prepared = Prepared(case, source, columns, target, policy, excluded, findings, parts, whole, wording)
+    _check_money(prepared, read)
     return prepared
+
+
+def _repeated(case: Case, parts: Splits) -> tuple[Finding, ...]:
+    """Return the finding that texts nearly repeat others; none where none does."""
+    if not parts.repeated or case.data.text is None:
+        return ()
+    name = case.data.text.column
+    detail = f"{parts.repeated} rows have a text in {name!r} that nearly repeats one of a test (Jaccard similarity of at least {ALIKE} "
+    detail += "between their runs of five characters): they were not learnt from where that is tested on."
+    return (Finding("similar", name, parts.repeated, detail, "dropped", "warning"),)
+
+
+def _read_beside(case: Case, policy: Policy) -> set[str]:
+    """Return the columns that are read whether they make features or not."""
+    return {*policy.names, *case.data.protected}
+
+
+def _wording(case: Case) -> preparation.Wording:
+    """Return how the case's texts are read: by the tokenizer of the pretrained network, where one is named."""
+    text = case.data.text
+    if text is None:
+        return preparation.Wording()
+    return preparation.Wording(text.tokens, text.windows, tokenizer_of(case.train.pretrained, case.folder.resolve()))
 
 
 def _read(case: Case, data: Any, cache: Path | None) -> tuple[sources.Source, tuple[Finding, ...]]:
@@ -140,10 +185,9 @@ def _reserved(table: pa.Table, case: Case) -> tuple[Finding, ...]:
     return tuple(Finding("reserved", n, table.num_rows, why.format(n), "kept", "warning") for n in names)
 
 
-def _check_money(prepared: Prepared) -> None:
+def _check_money(prepared: Prepared, columns: Columns) -> None:
     """Raise where a payoff has no value on some row, or `today` is neither an action nor a column: before any training."""
     rows = prepared.known
-    columns, _ = prepared.transform(rows).read(preparation.raw_columns(prepared.table.take(pa.array(rows))))
     payoffs = prepared.policy.payoffs
     used = {name: columns[name] for name in prepared.policy.names}
     anchor = used or {"": np.zeros(len(rows))}

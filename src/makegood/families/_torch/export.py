@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import nn
+from torch import Tensor, nn
+from torch.export import Dim
 
 from makegood.errors import MissingExtra, Problem, Refused
 from makegood.families.onnx import OPSETS
@@ -24,17 +25,19 @@ def check_exporter(where: str) -> None:
         raise MissingExtra(Problem(where, "", "onnxscript, which exports torch models to ONNX", "pip install 'makegood[deep]'"))
 
 
-def exported(module: nn.Module, n_features: int, where: str) -> bytes:
-    """Return a module of features (1, n_features) float32 as ONNX; equal weights give equal bytes.
+def exported(module: nn.Module, row: Tensor, where: str, sizes: Mapping[int, int] | None = None) -> bytes:
+    """Return a module of rows such as `row` (1, …) float32 as ONNX; equal weights give equal bytes.
 
-    Raises `Refused`, at `where`, when the module has no form in standard operators.
+    `sizes` names the axes that may have another size than in `row`, from 2 to what is given. Raises `Refused`, at `where`, when the
+    module has no form in standard operators.
     """
     with _quiet():
         try:
             program = torch.onnx.export(
                 module,
-                (torch.zeros(1, n_features),),
+                (row,),
                 dynamo=True,
+                dynamic_shapes=({axis: Dim(f"size{axis}", min=2, max=most) for axis, most in (sizes or {}).items()},),
                 opset_version=OPSETS[""],
                 input_names=[INPUT],
                 verbose=False,

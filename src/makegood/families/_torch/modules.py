@@ -104,7 +104,8 @@ class Mixture(nn.Module):
 class Block(nn.Module):
     """Attention, then a gated feed-forward net, each on normalised tokens and added to them: (n, t, d) → (n, t, d).
 
-    `first` keeps the first token alone, which is all that the last block is asked for: → (n, 1, d).
+    `first` keeps the first token alone, which is all that the last block is asked for: → (n, 1, d). Tokens that are not `here`, a mask
+    that spreads to (n, heads, t, t), are not attended to.
     """
 
     def __init__(self, d: int, heads: int, dropout: float, *, first: bool) -> None:
@@ -115,12 +116,12 @@ class Block(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
         self.up, self.down = nn.Linear(d, 2 * hidden), nn.Linear(hidden, d)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, here: Tensor | None = None) -> Tensor:
         """Return the tokens after this block."""
         h, p = self.norm(x), self.dropout if self.training else 0.0
         x, asking = (x[:, :1], h[:, :1]) if self.first else (x, h)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(asking), self.k(h), self.v(h)))
-        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=p)
+        seen = functional.scaled_dot_product_attention(q, k, v, here, dropout_p=p)
         x = x + self.o(seen.transpose(1, 2).flatten(2))
         value, gate = self.up(self.feed_norm(x)).chunk(2, -1)
         fed: Tensor = self.down(functional.dropout(value * functional.relu(gate), p))
@@ -208,6 +209,13 @@ def weights(model: Mixture | FeatureTransformer) -> dict[str, NDArray[np.float32
         del found["embed"]
         found["spread"] = model.spread().detach().numpy().copy()
     return found
+
+
+def refill(model: nn.Module, arrays: Arrays) -> None:
+    """Give a module's parameters the values that stand under their names."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name], np.float32)))
 
 
 def _uniform(*shape: int, inputs: int) -> Tensor:
