@@ -66,7 +66,8 @@ def test_texts_are_decided_told_and_reviewed_where_nothing_trains(space: Path, b
         assert (half.status_code, "not strict JSON" in half.text) == (400, True)
         huge = at.ask("POST", "/v1/decisions", json={"request": "lost card " * 20_000, "tenure": 3})
         assert (huge.status_code, "at most 100,000 characters" in huge.text) == (422, True)
-        asked = requests(160).to_pylist()[1::2]  # of transfers alone, which pay less
+        asked = requests(160).to_pylist()[1::2]  # of transfers alone, which pay less, and of what was never asked
+        asked += [row | {"request": "bonjour, quelle heure est-il demain ?"} for row in asked]
         outcomes = [row.pop("queue") for row in asked]
         decided = at.ask("POST", "/v1/decisions", json=asked).json()
         told = [{"decision": d["id"], "outcome": o, "source": "desk"} for d, o in zip(decided, outcomes, strict=True)]
