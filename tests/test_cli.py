@@ -200,7 +200,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     [
         (
             ("run", "credit-rsk"),
-            "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis, digits; did you mean 'credit-risk'?",
+            "error: case: got 'credit-rsk'; expected a case file, or one of credit-risk, diagnosis, digits, essay-score, support-intent; did you mean 'credit-risk'?",
         ),
         (
             ("run", "CASE", "--until", "repot"),
@@ -356,7 +356,13 @@ def test_version_help_and_cases(makegood: Shell) -> None:
     assert makegood("--version")[:2] == (0, f"{__version__}\n")
     assert "promise about money" in makegood("-h")[1]
     assert "credit-risk\n    " in makegood("cases")[1]
-    assert [c["case"] for c in json.loads(makegood("cases", "--json")[1])["cases"]] == ["credit-risk", "diagnosis", "digits"]
+    assert [c["case"] for c in json.loads(makegood("cases", "--json")[1])["cases"]] == [
+        "credit-risk",
+        "diagnosis",
+        "digits",
+        "essay-score",
+        "support-intent",
+    ]
 
 
 def test_doctor(makegood: Shell, tmp_path: Path) -> None:

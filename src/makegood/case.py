@@ -134,22 +134,31 @@ class Data(_Spec):
     protected: Words = ()
     categories: Words = ()  # number-coded columns that are labels, not amounts
     type: Literal["auto", "classes", "number"] = "auto"  # of the outcome
+    scale: str | None = None  # a column whose levels have scales of their own, such as the prompts of a test
+    raters: Words = ()  # columns of the marks that people gave, on any scale; known later
     path: str | None = None  # a column of paths to images
     image: Images = Images()
     text: Annotated[Texts | None, BeforeValidator(_texts)] = None  # a column of texts
+
+    @property
+    def later(self) -> Words:
+        """The columns that are known only after the decision."""
+        return (*self.known_later, *self.raters)
 
     @model_validator(mode="after")
     def _built(self) -> Self:
         if self.affected_by_action:
             raise ValueError("no (treatment cases are not built yet: see ROADMAP.md)")
-        for name in ("time", "group", "holdout", "path"):
+        for name in ("time", "group", "holdout", "path", "scale"):
             if getattr(self, name) == self.outcome:
                 raise ValueError(f"a {name} column other than the outcome {self.outcome!r}")
         if self.text is not None:
-            for role in ("outcome", "time", "group", "holdout", "path", "known_later", "protected", "categories"):
+            for role in ("outcome", "time", "group", "holdout", "path", "scale", "raters", "known_later", "protected", "categories"):
                 named = getattr(self, role)
                 if self.text.column in (named if isinstance(named, tuple) else (named,)):
                     raise ValueError(f"a text column that is not in data.{role} too; got {self.text.column!r}")
+        if self.raters and (self.scale is None or len(self.raters) < 2):
+            raise ValueError("two raters or more, beside data.scale")
         if self.time is not None and self.holdout is not None:
             raise ValueError("time or holdout, not both: each says which rows are held out")
         return self

@@ -418,6 +418,22 @@ class Guarantee:
 
 
 @dataclass(frozen=True)
+class Rated:
+    """How a group of n rows is rated on its scale; `column` and `level` name the group, both "" for all levels of the scale, averaged.
+
+    `kappa` is Cohen's, quadratically weighted, of the ranks that the model gives against the true ones; `raters` that of the two human
+    raters who agree least, None without raters; `difference` the mean of given less true rank, in ranks.
+    """
+
+    column: str
+    level: str
+    n: int
+    kappa: Estimate
+    raters: Estimate | None
+    difference: Estimate
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a model is worth, on rows that it has not seen.
 
@@ -453,6 +469,7 @@ class Evaluation:
     calibrator: str = ""
     compute: Compute | None = None
     guarantee: Guarantee | None = None
+    ratings: tuple[Rated, ...] = ()
 
     @property
     def cost(self) -> float:

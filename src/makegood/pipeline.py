@@ -20,7 +20,7 @@ from makegood import __version__, cases, decision_file
 from makegood import families as families_
 from makegood import model as models
 from makegood.case import Case, duration_s
-from makegood.contracts import Compute, Evaluation, Finding, Run, Usage
+from makegood.contracts import Compute, Evaluation, Finding, Rated, Run, Usage
 from makegood.data import galleries, prepare, sources
 from makegood.economics import compute
 from makegood.economics.variants import Optimised
@@ -30,8 +30,9 @@ from makegood.families.smaller import table
 from makegood.golden import json_cell
 from makegood.report.page import ReportInput, render
 from makegood.stages import evaluate as evaluation
-from makegood.stages import meter
+from makegood.stages import meter, ratings
 from makegood.stages import optimise as optimising
+from makegood.stages.held_out import HeldOut
 from makegood.stages.learn import Progress, Trials, learn_all
 from makegood.stages.mistakes import costliest
 from makegood.stages.prepare import Prepared, prepare_rows
@@ -150,6 +151,7 @@ def judge(prepared: Prepared, trials: Trials, opened: int) -> Evaluation:
         seed=prepared.case.train.seed,
         compute=computing(prepared, trials),
         coverage=prepared.case.coverage,
+        rated=_rated(prepared, trials.held),
     )
     return evaluation.evaluate(trials.held, prepared.policy.payoffs, record)
 
@@ -179,6 +181,17 @@ def optimised(prepared: Prepared, trials: Trials, money: Evaluation, progress: P
 def prices(declared: Mapping[str, Any]) -> compute.Prices:
     """Return the prices of computing out of a case's plain data, which leaves out what is 0."""
     return compute.Prices(*(declared.get(price.name, price.default) for price in fields(compute.Prices)))
+
+
+def _rated(prepared: Prepared, held: HeldOut) -> tuple[Rated, ...]:
+    """Return how well the held-out rows are rated; empty without ranks on scales of their own."""
+    data = prepared.case.data
+    if data.scale is None or held.rating is None:
+        return ()
+    rows = np.concatenate([fold.test for fold in prepared.splits.folds])[: len(held)]
+    marks = prepared.table.select(data.raters).take(pa.array(rows))
+    raters = np.column_stack([np.empty((len(rows), 0)), *(column.cast(pa.float64()).to_numpy() for column in marks.columns)])
+    return ratings.rated(held, data.scale, {name: held.columns[name] for name in data.protected}, raters)
 
 
 def fairness_table(prepared: Prepared, trials: Trials, cost: float = 0.0) -> tuple[fairness.Group, ...]:

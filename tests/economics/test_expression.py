@@ -211,7 +211,7 @@ def test_expressions_that_fit_the_schema_pass(text: str) -> None:
         ("log(id)", "p, character 5: got 'id'; expected a number for log; it is text: compare it with ==, or clean the column if it should hold numbers"),
         ("amount * '3'", "p, character 10: got \"'3'\"; expected a number for *; write a number without quotes"),
         ("amount * 'x'", "p, character 10: got \"'x'\"; expected a number for *; compare a text with ==, as in region == 'x'"),
-        ("2 * outcome", "p, character 5: got 'outcome'; expected a number for *; the outcome is a class: compare it, as in outcome == 'yes', or give one payoff for each class"),
+        ("2 * outcome", "p, character 5: got 'outcome'; expected a number for *; the outcome is a class: compare it, as in outcome == 'yes', write number(outcome), or give one payoff for each class"),
         ("closed - opened", "p, character 1: got 'closed'; expected a number for -; a date is no amount: make a number column out of closed first"),
         ("amount == '3'", "p, character 1: got \"amount == '3'\"; expected two values of one kind, not number and text; put quotes around a text, and none around a number"),
         ("region == 3", "p, character 1: got 'region == 3'; expected two values of one kind, not text and number; put quotes around a text, and none around a number"),

@@ -41,6 +41,21 @@ def test_one_expression_may_compare_the_outcome() -> None:
     assert reverse.table({"x": np.array([2.0])})[0, 0].tolist() == [1.0, 0.0]
 
 
+def test_classes_that_are_numbers_may_be_reckoned_with() -> None:
+    score = {
+        "score": {"payoff": "-abs(number(outcome) - quantity)", "quantity": {"min": 0, "max": 2, "step": 1}},
+        "ask": {"payoff": "-0.5"},
+    }
+    payoffs = Payoffs.of(score, "EUR", ("0", "1", "2"))
+    table = [[0.0, -1.0, -2.0], [-1.0, 0.0, -1.0], [-2.0, -1.0, 0.0], [-0.5, -0.5, -0.5]]
+    assert payoffs.table({"x": np.array([2.0])}).tolist() == [table]
+    amount = Payoffs.of({"go": {"payoff": "2 * number(outcome)"}, "stay": {"payoff": 0}}, "EUR")
+    assert amount.actions[0].clauses[0].expression.affine
+    assert amount.at({"x": np.zeros(1)}, np.array([4.0])).tolist() == [[8.0, 0.0]]
+    assert "expected classes that are numbers, not 'A', 'inf'" in wrong(score, ("0", "A", "inf"))
+    assert "expected outcome, in number(outcome)" in wrong({"go": {"payoff": "number(x)"}, "stay": {"payoff": 0}})
+
+
 def test_a_quantity_becomes_an_option_for_each_step() -> None:
     payoffs = Payoffs.of(STOCK, "EUR")
     assert payoffs.options == tuple(Option(f"stock={q}", "stock", float(q)) for q in (0, 5, 10))
@@ -112,7 +127,7 @@ def test_a_key_that_means_no_class_or_several_is_an_error(key: str, classes: tup
         ({"no": "1"}, "decision.actions.go.payoff: got \"none for 'yes'\"; expected a payoff for each of 'no', 'yes'; add it: 0 pays nothing"),
         ({"no": "1", " no": "2", "yes": "3"}, "decision.actions.go.payoff. no: got ' no'; expected one payoff for the outcome 'no'; remove one of them"),
         ({"no": "5%", "yes": "0"}, "decision.actions.go.payoff.no, character 1: got '5%'; expected a number without a percent sign; write 0.05"),
-        ("3 * outcome", "decision.actions.go.payoff, character 5: got 'outcome'; expected a number for *; the outcome is a class: compare it, as in outcome == 'yes', or give one payoff for each class"),
+        ("3 * outcome", "decision.actions.go.payoff, character 5: got 'outcome'; expected a number for *; the outcome is a class: compare it, as in outcome == 'yes', write number(outcome), or give one payoff for each class"),
         ("where(outcome == 'ye', 1, 0)", "decision.actions.go.payoff: got 'ye'; expected one of 'no', 'yes'; did you mean 'yes'?"),
         ("where(action == 'goo', 1, 0)", "decision.actions.go.payoff: got 'goo'; expected one of 'go', 'stay'; did you mean 'go'?"),
         ("3 * quantity", "decision.actions.go.payoff, character 5: got 'quantity'; expected no quantity here; declare quantity: {min, max, step} for this action, or put backticks around a column of that name"),

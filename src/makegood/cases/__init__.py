@@ -1,12 +1,12 @@
-"""The built-in cases: a YAML file each, on real data that a dependency ships, offline.
+"""The built-in cases: a YAML file each, on real data that a dependency ships, that are published, or that the user brings.
 
-The data files are read where the package that ships them lies; that package is not imported.
+What a package ships is read where it lies; that package is not imported. What is published is fetched by its checksum.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,11 +31,28 @@ class Builtin:
     source: str
 
 
+@dataclass(frozen=True)
+class Published:
+    """A built-in table that lies elsewhere: the address and SHA-256 of the file of each part, which `column` names."""
+
+    files: Mapping[str, tuple[str, str]]
+    column: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A table that may not be fetched for everybody: where it is to be had, and what it looks like."""
+
+    looks: str
+    source: str
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the built-in cases, sorted.
 
     >>> names()
-    ('credit-risk', 'diagnosis', 'digits')
+    ('credit-risk', 'diagnosis', 'digits', 'essay-score', 'support-intent')
     """
     return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
 
@@ -47,13 +64,26 @@ def load(name: str) -> Case:
     return Case.load(HERE / f"{name}.yaml")
 
 
+def published(name: str) -> Published | None:
+    """Return where the files of a built-in table are published; None where it comes otherwise."""
+    table = TABLES.get(name)
+    return table if isinstance(table, Published) else None
+
+
 def builtin(name: str) -> pa.Table:
-    """Return a built-in table; raises `CaseError` for an unknown name and `MissingExtra` when its package is not installed."""
+    """Return a built-in table that a package ships.
+
+    Raises `CaseError` for an unknown name and for a table that the user has to bring, `MissingExtra` where its package is not installed.
+    """
     if name not in TABLES:
         raise CaseError(
             Problem("data.source", f"builtin:{name}", f"one of {', '.join(f'builtin:{n}' for n in TABLES)}", nearest(name, TABLES))
         )
-    return TABLES[name].read()
+    table = TABLES[name]
+    if isinstance(table, Elsewhere):
+        raise CaseError(Problem("data.source", f"builtin:{name}", f"--data FILE: {table.looks}", f"get it: {table.source}"))
+    assert isinstance(table, Builtin), "what is published is fetched by who has a cache"
+    return table.read()
 
 
 def _shipped(package: str, path: str, extra: str) -> Path:
@@ -129,7 +159,8 @@ def _digits() -> pa.Table:
     return pa.table(columns, schema=pa.schema([image, pa.field("digit", pa.int64())]))
 
 
-TABLES = {
+_BANKING77 = "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data"
+TABLES: dict[str, Builtin | Published | Elsewhere] = {
     "diagnosis": Builtin(
         _diagnosis, "scikit-learn", "", "Breast Cancer Wisconsin (Diagnostic), Street, Wolberg & Mangasarian 1993, CC BY 4.0"
     ),
@@ -141,5 +172,17 @@ TABLES = {
     ),
     "digits": Builtin(
         _digits, "scikit-learn", "", "Optical Recognition of Handwritten Digits, Alpaydin & Kaynak 1998 (UCI), the test part, CC BY 4.0"
+    ),
+    "essay-score": Elsewhere(
+        "a table with the columns essay_id, prompt, essay, rater1, rater2 and score, a whole number",
+        "prompts 1 to 4 of the Automated Student Assessment Prize (Kaggle 2012, competition asap-aes), under the rules of that competition",
+    ),
+    "support-intent": Published(
+        {
+            "train": (f"{_BANKING77}/train.csv", "b06e26ac675513959a63135f11b94ea7786ed02da65db93a5650d8838cbc664b"),
+            "test": (f"{_BANKING77}/test.csv", "d12d6e3bc4c3103966ae786dc435913c0c563dfa328f5a3646d0e62cfeeb474d"),
+        },
+        "part",
+        "BANKING77, Casanueva, Temčinas, Gerz, Henderson & Vulić 2020, CC BY 4.0; fetched when it is first asked for",
     ),
 }

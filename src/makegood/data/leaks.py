@@ -62,13 +62,13 @@ def _finding(column: str, why: str, n: int, data: Data) -> Finding:
         return Finding("leak", column, n, f"Column {column!r} {why}. It was kept, since data.keep vouches for it.", "kept", "warning")
     if data.text is not None and column == data.text.column:  # its words are asked for; that it is there at all may still tell too much
         return Finding("leak", column, n, f"Column {column!r} {why}. It was kept, since data.text names it.", "kept", "warning")
-    vouch = "" if column in data.known_later else "; data.keep restores it"
+    vouch = "" if column in data.later else "; data.keep restores it"
     return Finding("leak", column, n, f"Column {column!r} {why}. It was excluded{vouch}.", "excluded", "leak")
 
 
 def _why(field: Field, table: pa.Table, sample: pa.Table, target: _Target, data: Data) -> str | None:
     """Return why a column is suspected, as the end of a sentence that begins with its name; None when it is not."""
-    if field.name in data.known_later:
+    if field.name in data.later:
         return "is declared as known only after the decision"
     if data.time and field.name != data.time and all(pa.types.is_timestamp(table[c].type) for c in (field.name, data.time)):
         later = _later(table[field.name], table[data.time])

@@ -103,16 +103,16 @@ def profile(table: pa.Table, data: Data) -> Profile:
 
 def _check_names(table: pa.Table, data: Data) -> None:
     require(table, data.outcome, "data.outcome")
-    for role in ("time", "group", "holdout"):
+    for role in ("time", "group", "holdout", "scale"):
         name = getattr(data, role)
         if name is not None:
             require(table, name, f"data.{role}")
     if data.text is not None:
         require(table, data.text.column, "data.text")
-    for role in ("known_later", "keep", "protected", "categories"):
+    for role in ("known_later", "raters", "keep", "protected", "categories"):
         for name in getattr(data, role):
             require(table, name, f"data.{role}")
-    for role in ("outcome", "time", "group", "holdout", "protected", "categories"):
+    for role in ("outcome", "time", "group", "holdout", "scale", "protected", "categories"):
         named = getattr(data, role)
         for name in named if isinstance(named, tuple) else (named,):
             if name is not None and pa.types.is_binary(table.schema.field(name).type):
@@ -120,9 +120,10 @@ def _check_names(table: pa.Table, data: Data) -> None:
     if (data.image.size or data.image.channels) and not any(pa.types.is_binary(kind) for kind in table.schema.types):
         mend = "remove it, or name a column of paths in data.path"
         raise CaseError(Problem("data.image", "a size or channels", "data that hold images", mend))
-    both = set(data.keep) & set(data.known_later)
+    both = set(data.keep) & set(data.later)
     if both:
-        raise CaseError(Problem("data.keep", min(both), "a column that is not in data.known_later too", "take it out of one of the two"))
+        other = "raters" if min(both) in data.raters else "known_later"
+        raise CaseError(Problem("data.keep", min(both), f"a column that is not in data.{other} too", "take it out of one of the two"))
 
 
 def _check_text(table: pa.Table, data: Data, summaries: dict[str, Summary]) -> None:

@@ -25,6 +25,8 @@ from makegood.errors import CaseError, DataError, NotBuilt, Problem, nearest
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from makegood.cases import Published
+
 _DELIMITED = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat", ".data")
 _PARQUET = (".parquet", ".pq")
 _COMPRESSED = (".gz", ".zst")
@@ -86,10 +88,12 @@ def read(
     if not text:
         raise CaseError(Problem("data.source", "nothing", _READ))
     if text.startswith("builtin:"):
-        from makegood.cases import builtin  # built-in cases bring heavy packages; nobody else pays for them
+        from makegood.cases import builtin, published  # built-in cases bring heavy packages; nobody else pays for them
 
         if sha256 is not None:
             raise CaseError(Problem("data.sha256", sha256, "none for a built-in table, which comes with its package", "remove it"))
+        if (elsewhere := published(text.removeprefix("builtin:"))) is not None:
+            return _published(elsewhere, text, cache)
         table = builtin(text.removeprefix("builtin:"))
         return _finished(table, text, plain, delimited.Rows(table, table.num_rows, 0))
     scheme, there, _ = text.partition("://")
@@ -98,6 +102,16 @@ def read(
     if there:
         return _file(downloads.fetched(text, sha256, cache), plain, None)
     return _file(Path(folder or "", text), plain, sha256)
+
+
+def _published(table: Published, name: str, cache: Path | None) -> Source:
+    """Return a table whose parts lie at addresses, with the column that names the parts."""
+    parts = {part: _file(downloads.fetched(address, sha256, cache), None, None) for part, (address, sha256) in table.files.items()}
+    column = pa.array([part for part, source in parts.items() for _ in range(source.table.num_rows)])
+    rows = pa.concat_tables([source.table for source in parts.values()]).append_column(table.column, column)
+    found = tuple(finding for source in parts.values() for finding in source.findings)
+    counts = [(source.in_file, source.set_aside) for source in parts.values()]
+    return Source(rows, found, name, fingerprint(rows), *(sum(column) for column in zip(*counts, strict=True)))
 
 
 def _with_images(source: Source, path: str, folder: Path, *, scored: bool) -> Source:

@@ -62,6 +62,10 @@ def _where(condition: Floats, then: Floats, otherwise: Floats) -> Floats:
     return np.where(np.isnan(condition), np.nan, np.where(condition != 0, then, otherwise))
 
 
+def _as_number(outcome: Any) -> Any:
+    return np.float64(outcome) if isinstance(outcome, str) else outcome
+
+
 _OPERATIONS: dict[str, Callable[..., Floats]] = {
     "+": np.add,
     "-": np.subtract,
@@ -85,6 +89,7 @@ _OPERATIONS: dict[str, Callable[..., Floats]] = {
     "where": _where,
     "log": _log,
     "exp": np.exp,
+    "number": _as_number,
 }
 
 
@@ -239,6 +244,10 @@ class Expression:
                     self._fail(node, f"no {name} here", _ABSENT[name])
                 return given[name]
         kinds = [self._kind(arg, columns, given) for arg in node.args]
+        if node.op == "number":
+            if not (isinstance(node.args[0], Given) and node.args[0].name == "outcome"):
+                self._fail(node.args[0], "outcome, in number(outcome)", "a column is used as it is; a column of texts has no number")
+            return "number"
         if node.op in COMPARISONS:
             self._comparable(node, kinds)
             return "number"
@@ -306,7 +315,7 @@ def _mend(node: Node, kind: str) -> str:
         case Word(value=value):
             return "write a number without quotes" if value.strip("+-.0123456789") == "" else "compare a text with ==, as in region == 'x'"
         case Given(name="outcome"):
-            return "the outcome is a class: compare it, as in outcome == 'yes', or give one payoff for each class"
+            return "the outcome is a class: compare it, as in outcome == 'yes', write number(outcome), or give one payoff for each class"
         case Column(name=name) if kind == "date":
             return f"a date is no amount: make a number column out of {name} first"
         case _:
@@ -353,7 +362,7 @@ def _degree(node: Node) -> float:
             degrees = [_degree(arg) for arg in args]
             if not any(degrees):
                 return 0
-            if op in ("+", "-", "neg"):
+            if op in ("+", "-", "neg", "number"):
                 return max(degrees)
             if op == "*":
                 return sum(degrees)

@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, tuple[int, int, str]] = {
     "where": (3, 3, "where(condition, then, otherwise)"),
     "log": (1, 1, "log(x)"),
     "exp": (1, 1, "exp(x)"),
+    "number": (1, 1, "number(outcome)"),
 }
 """Name → fewest arguments, most arguments, how it is written."""
 

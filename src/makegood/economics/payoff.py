@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,10 @@ class Terms:
         value = clause.expression.evaluate(columns, n, outcome, self.steps, self.name)
         return np.broadcast_to(value, (len(self.options), m, n))
 
+    def given(self, outcome: str) -> dict[str, Any]:
+        """Return what an expression may read beside columns, if the outcome is a class."""
+        return {"outcome": outcome, "action": self.name} | ({} if self.steps is None else {"quantity": self.steps})
+
     def to_json(self) -> dict[str, Any]:
         """Return the action as a case declares it, with its name."""
         payoff = {c.outcome: c.expression.text for c in self.clauses}
@@ -84,6 +89,11 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _finite(text: str) -> bool:
+    number = _number(text)
+    return number is not None and isfinite(number)
 
 
 def _truth(text: str) -> str | None:
@@ -117,7 +127,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _closed(node: Node, names: Mapping[str, Sequence[str]], where: str) -> Node:
-    """Return a tree in which every text that is compared with `outcome` or `action` is one of their values."""
+    """Return a tree in which every text that is compared with `outcome` or `action` is one of their values; see `number(outcome)` too."""
 
     def meant(word: Node, other: Node) -> Node:
         if isinstance(word, Word) and isinstance(other, Given) and other.name in names:
@@ -127,6 +137,8 @@ def _closed(node: Node, names: Mapping[str, Sequence[str]], where: str) -> Node:
     if not isinstance(node, Call):
         return node
     args = tuple(_closed(arg, names, where) for arg in node.args)
+    if node.op == "number" and isinstance(args[0], Given) and (words := [name for name in names.get("outcome", ()) if not _finite(name)]):
+        raise CaseError(Problem(where, "number(outcome)", f"classes that are numbers, not {_listed(words)}", "compare it: outcome == 'x'"))
     if node.op in ("==", "!="):
         args = (meant(args[0], args[1]), meant(args[1], args[0]))
     return replace(node, args=args)
@@ -211,13 +223,25 @@ class Payoffs:
 
     def table(self, columns: Columns) -> Floats:
         """Return the payoff of each option under each class: (n, n_options, n_classes)."""
-        n = rows_of(columns)
-        out = np.zeros((n, len(self.options), len(self.classes)))
+        n, (fixed, rest) = rows_of(columns), self._fixed
+        out = np.repeat(fixed[None], n, axis=0)
+        for c, terms, clause in rest:
+            out[:, self.slices[terms.name], c] = terms.evaluate(clause, columns, n, self.classes[c])[:, 0].T
+        return out
+
+    @cached_property
+    def _fixed(self) -> tuple[Floats, tuple[tuple[int, Terms, Clause], ...]]:
+        """What is the same on every row (n_options, n_classes), worked out once; and the clauses that are not, with their class."""
+        table, rest = np.zeros((len(self.options), len(self.classes))), []
         for c, name in enumerate(self.classes):
             for terms, clause in self.clauses():
                 if clause.outcome in ("", name):
-                    out[:, self.slices[terms.name], c] = terms.evaluate(clause, columns, n, name)[:, 0].T
-        return out
+                    value = None if clause.expression.names else clause.expression.compute({}, terms.given(name))
+                    if value is None or not np.isfinite(value).all():  # what has no value is told with the rows
+                        rest.append((c, terms, clause))
+                    else:
+                        table[self.slices[terms.name], c] = np.broadcast_to(value, (len(terms.options), 1, 1))[:, 0, 0] + 0.0
+        return table, tuple(rest)
 
     def at(self, columns: Columns, outcome: Floats) -> Floats:
         """Return the payoff of each option at number outcomes: (n, n_options) of (n,), or (n, m, n_options) of (n, m)."""

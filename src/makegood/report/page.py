@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from makegood.contracts import Evaluation, Finding, Mistakes
-from makegood.report import evidence, gallery, guarantee, money, optimised, verdict
+from makegood.report import evidence, gallery, guarantee, money, optimised, rated, verdict
 from makegood.report.document import document
 from makegood.report.markup import Markup, join, tag
 
@@ -75,6 +75,7 @@ def _sections(report: ReportInput) -> list[money.Section | None]:
         gallery.mistakes(report.mistakes, outcome),
         evidence.drivers(evaluation),
         evidence.groups(evaluation, report.fairness, protected),
+        rated.ratings(evaluation, str(case.get("data", {}).get("scale", ""))),
         evidence.metrics(evaluation),
         optimised.variants(report.optimised),
         evidence.data(evaluation, report.findings, report.split),

@@ -24,6 +24,7 @@ from makegood.contracts import (
     PayoffRange,
     Predictive,
     Probabilities,
+    Rated,
     Slice,
 )
 from makegood.economics import policy as policies
@@ -48,7 +49,7 @@ class Record:
     """What an evaluation cannot see in the held-out rows: how the model came about, and how often these rows were opened.
 
     `unknown` counts the rows that were left out since their outcome is not known. `coverage` is that of the prediction sets, None
-    without sets.
+    without sets. `rated` tells how well the rows are rated where ranks are on scales of their own.
     """
 
     n: Mapping[str, int]
@@ -60,6 +61,7 @@ class Record:
     unknown: int = 0
     seed: int = 0
     compute: Compute | None = None
+    rated: tuple[Rated, ...] = ()
     coverage: float | None = None
 
     @property
@@ -101,8 +103,9 @@ def evaluate(held: HeldOut, payoffs: Payoffs, record: Record) -> Evaluation:
         oracle=money.mean(held.ceiling),
         promised=money.mean(held.choices.promise),
         gap=money.mean(held.choices.promise - held.payoff),
-        metrics=_metrics(reported, held, positive),
+        metrics=_metrics(reported, held, positive, record.rated),
         guarantee=_guarantee(held, record, money),
+        ratings=record.rated,
         shares=_shares(_actions(held, payoffs)),
         curve=tuple((share, worth - record.cost) for share, worth in curve),  # to rank the rows, all of them are computed
         decision_curve=_decision_curve(held, positive),
@@ -172,13 +175,15 @@ class _Money:
         return value.estimate(x, self.unit, clusters=clusters, seed=self.seed)
 
 
-def _metrics(predictive: Predictive, held: HeldOut, positive: int) -> dict[str, Estimate]:
+def _metrics(predictive: Predictive, held: HeldOut, positive: int, rated: tuple[Rated, ...]) -> dict[str, Estimate]:
     found = {}
     in_sets = {} if held.sets is None else metrics.set_terms(held.sets, held.outcome)
     for name, terms in (metrics.terms(predictive, held.outcome, positive) | in_sets).items():
         counted = ~np.isnan(terms)
         clusters = None if held.clusters is None else held.clusters[counted]
         found[name] = value.bounded(terms[counted], bounds=metrics.bounds(name), clusters=clusters)
+    if rated:  # scales of their own are not pooled
+        found["qwk"] = rated[0].kappa
     return found
 
 

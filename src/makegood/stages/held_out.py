@@ -45,7 +45,8 @@ class HeldOut:
     `scores` (n, n_options) is what the policy maximised: expected payoffs less the prices of limits; None where it is averse.
     `realised` (n, n_options) is what each option paid. `baselines` tells how often each baseline takes each option (n, n_options).
     `ceiling` (n,) is paid to who knows the outcome, under the same limits. `reported` is what users see of the predictive, where that
-    is another one (conformal intervals). `sets` (n, n_classes) tells the classes in each row's prediction set, where there are sets.
+    is another one (conformal intervals). `sets` (n, n_classes) tells the classes in each row's prediction set, where there are sets,
+    and `rating` (n,) the rank that each row is given, where ranks are on scales of their own.
     The rest is as in `Rows`.
     """
 
@@ -60,6 +61,7 @@ class HeldOut:
     reported: Predictive | None = None
     clusters: Ints | None = None
     sets: Bools | None = None
+    rating: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -110,6 +112,7 @@ class HeldOut:
             reported=predictives.concatenate([part.reported for part in parts if part.reported]) if first.reported else None,
             clusters=_end_to_end([part.clusters for part in parts]),
             sets=_end_to_end([part.sets for part in parts]),
+            rating=_end_to_end([part.rating for part in parts]),
         )
 
 

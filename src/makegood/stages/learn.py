@@ -28,8 +28,10 @@ from makegood.monitoring.reference import Kept, Reference, observed, refer
 from makegood.stages.convert import convert
 from makegood.stages.held_out import HeldOut, Rows, hold_out
 from makegood.stages.meter import Meter
+from makegood.stages.metrics import ranks_of
 from makegood.stages.predictives import calibrated
 from makegood.stages.prepare import Prepared, declared_limits
+from makegood.stages.ratings import Cuts, fit_cuts
 from makegood.stages.train import Money, Resampling, Trained, share, train
 
 BACKGROUND, EXPLAINED = 64, 200  # rows that reasons compare with, and rows whose reasons make the drivers
@@ -50,6 +52,7 @@ class Learnt:
     data: Dataset
     money: Money
     sets: Sets | None = None
+    cuts: Cuts | None = None
 
 
 def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidate], budget: Budget, progress: Progress) -> Learnt:
@@ -86,7 +89,10 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
         least = policies.guaranteed(payoffs, trained.oof, seen, sets.apply(trained.oof.p))
     chosen, paid = policy.decide(worth, seen, least), realised(trained.oof, at)
     policy = policy.promising(fit_promise(chosen.promise, paid[np.arange(len(at)), chosen.option]))
-    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money, sets)
+    cuts, rank = None, ranks_of(task.classes)
+    if case.data.scale is not None and rank is not None and isinstance(trained.oof, Probabilities):
+        cuts = fit_cuts(trained.oof.p @ rank, rank[target[at]], columns[case.data.scale][at])
+    return Learnt(transform, trained, policy, paid.mean(axis=0), data, money, sets, cuts)
 
 
 @dataclass(frozen=True)
@@ -215,12 +221,17 @@ def held_out(prepared: Prepared, learnt: Learnt, rows: Ints, predict: Callable[[
         today=prepared.today(rows),
         clusters=None if clusters is None else clusters[rows],
     )
-    return hold_out(learnt.policy, predictive, held, learnt.reference, reported, learnt.sets)
+    done = hold_out(learnt.policy, predictive, held, learnt.reference, reported, learnt.sets)
+    rank, scale = ranks_of(prepared.outcome.task.classes), prepared.case.data.scale
+    if learnt.cuts is None or rank is None or scale is None or not isinstance(predictive, Probabilities):
+        return done
+    return replace(done, rating=learnt.cuts.apply(predictive.p @ rank, columns[scale]))
 
 
 def _sliceable(prepared: Prepared) -> tuple[str, ...]:
     """Return the columns that payoffs are made of or that rows can be grouped by."""
-    needed = {*prepared.policy.names, *prepared.case.data.protected}
+    data = prepared.case.data
+    needed = {*prepared.policy.names, *data.protected, data.scale}
     fields = prepared.profile.fields
     return tuple(
         f.name for f in fields if f.name in needed or (f.name not in prepared.excluded and f.kind not in ("date", "image", "text"))

@@ -78,7 +78,7 @@ def calibration_error(p: Floats, hit: Floats, bins: int = BINS) -> Floats:
     return np.asarray(sign[code] * miss)
 
 
-def quadratic_kappa(code: Ints, other: Ints) -> Floats:
+def quadratic_kappa(code: NDArray[Any], other: NDArray[Any]) -> Floats:
     """Return pseudo-values (n,) of Cohen's kappa with quadratic weights between two integer ratings; NaN without variation.
 
     κ = 1 − E(a−b)² / E(a−b')², b' independent of a (Cohen 1968); linearised as a ratio of means.
@@ -93,6 +93,29 @@ def quadratic_kappa(code: Ints, other: Ints) -> Floats:
     if expected <= 0:
         return np.full(len(a), np.nan)
     return np.asarray(1.0 - (apart - float(apart.mean()) / expected * (chance - expected)) / expected)
+
+
+def mean_kappa(code: NDArray[Any], other: NDArray[Any], scale: NDArray[Any]) -> Floats:
+    """Return pseudo-values (n,) of the mean of the kappas within each level of `scale` (n,), each level counting alike.
+
+    Ratings on scales of their own must not be pooled: that a rater tells one prompt from another is no agreement about essays, and
+    lifts the pooled figure. A level without variation has no kappa and is left out, its rows are NaN; all are where no level has one.
+
+    >>> code, other = np.array([0, 1, 0, 1, 5, 6, 5, 6]), np.array([0, 1, 1, 0, 5, 6, 6, 5])
+    >>> mean_kappa(code, other, np.array(list("aaaabbbb"))).mean().round(3), quadratic_kappa(code, other).mean().round(3)
+    (np.float64(0.0), np.float64(0.962))
+    """
+    level = np.unique(scale.astype(str), return_inverse=True)[1].reshape(-1)
+    parts = {at: quadratic_kappa(code[level == at], other[level == at]) for at in range(int(level.max(initial=-1)) + 1)}
+    defined = {at: x for at, x in parts.items() if not np.isnan(x).any()}
+    out = np.full(len(code), np.nan)
+    if not defined:
+        return out
+    mean = float(np.mean([x.mean() for x in defined.values()]))
+    counted = sum(map(len, defined.values()))
+    for at, x in defined.items():
+        out[level == at] = mean + (x - x.mean()) * counted / (len(defined) * len(x))
+    return out
 
 
 def _root(squares: Floats) -> Floats:
@@ -127,7 +150,7 @@ def _(predictive: Probabilities, outcome: NDArray[Any], positive: int = -1) -> T
     ece = calibration_error(*claims(predictive, outcome, positive))
     right, loss = (best == code).astype(np.float64), -np.log(np.clip(p[rows, code], _TINY, 1.0 - _TINY))
     out = {"roc_auc": area, "accuracy": right, "log_loss": loss, "brier": squares, "ece": ece}
-    rank = _integer_ranks(predictive.classes)
+    rank = ranks_of(predictive.classes)
     if rank is not None:
         out["qwk"] = quadratic_kappa(np.rint((p * rank).sum(axis=1)).astype(np.int64), rank[code])
     return _defined(out)
@@ -297,10 +320,10 @@ def _weights(levels: Floats) -> Floats:
     return np.asarray(np.diff(edges))
 
 
-def _integer_ranks(classes: tuple[str, ...]) -> Ints | None:
+def ranks_of(classes: tuple[str, ...]) -> Ints | None:
     """Return the rank of each class where there are three or more and all are integers, else None.
 
-    >>> _integer_ranks(("1", "10", "2")).tolist(), _integer_ranks(("a", "b", "c"))
+    >>> ranks_of(("1", "10", "2")).tolist(), ranks_of(("a", "b", "c"))
     ([0, 2, 1], None)
     """
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from makegood.economics.payoff import Payoffs
 from makegood.economics.policy import Policy
 from makegood.errors import CaseError, NotBuilt, Problem
 from makegood.families.vocabulary import tokenizer_of
+from makegood.stages.metrics import ranks_of
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
         where = "serve.coverage" if case.decision.averse is None else "decision.averse"
         mend = "remove it: a decision on a number comes with quantiles"
         raise CaseError(Problem(where, "an outcome that is a number", "an outcome of classes, which prediction sets are made of", mend))
+    _check_ratings(case, target.task.classes, columns.kinds)
     payoffs = Payoffs.of(outcome.payoffs_by_class(case, target.task.classes), case.decision.unit, target.task.classes)
     averse = case.decision.averse is not None
     policy = Policy.fit(payoffs, declared_limits(case), np.zeros((0, len(payoffs.options))), {}, averse=averse)
@@ -138,6 +141,17 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
     return prepared
 
 
+def _check_ratings(case: Case, classes: tuple[str, ...], kinds: Mapping[str, str]) -> None:
+    """Raise `CaseError` where the case has scales and its outcome has no ranks, or a rater's marks are no numbers."""
+    scale, raters = case.data.scale, case.data.raters
+    if scale is not None and ranks_of(classes) is None:
+        got = "an outcome that is a number" if not classes else f"the classes {', '.join(classes[:6])}"
+        mend = "write data.type: classes, or remove data.scale"
+        raise CaseError(Problem(f"data.scale: {scale!r}", got, "three or more classes that are whole numbers", mend))
+    if wrong := [name for name in raters if kinds[name] not in ("number", "boolean")]:
+        raise CaseError(Problem(f"data.raters: {wrong[0]!r}", f"a {kinds[wrong[0]]} column", "marks that are numbers", "clean the column"))
+
+
 def _repeated(case: Case, parts: Splits) -> tuple[Finding, ...]:
     """Return the finding that texts nearly repeat others; none where none does."""
     if not parts.repeated or case.data.text is None:
@@ -150,7 +164,8 @@ def _repeated(case: Case, parts: Splits) -> tuple[Finding, ...]:
 
 def _read_beside(case: Case, policy: Policy) -> set[str]:
     """Return the columns that are read whether they make features or not."""
-    return {*policy.names, *case.data.protected}
+    scale = () if case.data.scale is None else (case.data.scale,)
+    return {*policy.names, *case.data.protected, *scale}
 
 
 def _wording(case: Case) -> preparation.Wording:

@@ -26,4 +26,7 @@ def test_a_form_of_another_build_is_not_filled() -> None:
     assert refilled(form, _net(5)) is None
     assert refilled(form, nn.Sequential(*_net(), nn.Linear(2, 2))) is None
     folded = nn.Sequential(nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2), nn.Flatten()).eval()
-    assert refilled(exported(nn.Sequential(nn.Unflatten(1, (1, 4)), folded), torch.zeros(1, 4), "here"), nn.Sequential(nn.Identity(), folded)) is None
+    assert (
+        refilled(exported(nn.Sequential(nn.Unflatten(1, (1, 4)), folded), torch.zeros(1, 4), "here"), nn.Sequential(nn.Identity(), folded))
+        is None
+    )
