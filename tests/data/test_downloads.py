@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from makegood import cases
 from makegood.data import downloads, sources
 from makegood.data.downloads import fetched, verified
 from makegood.errors import CaseError, DataError
@@ -215,6 +216,18 @@ def test_what_has_no_hash_takes_none(tmp_path: Path) -> None:
         sources.read("builtin:diagnosis", sha256=SHA)
     with pytest.raises(CaseError, match="a file; a folder has none"):
         sources.read(tmp_path, sha256=SHA)
+
+
+def test_a_published_table_is_made_of_its_parts(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"train": (site.at("/t.csv"), SHA), "test": (site.at("/t.csv"), SHA)}
+    monkeypatch.setitem(cases.TABLES, "rows", cases.Published(parts, "part", "here"))
+    found = sources.read("builtin:rows", cache=tmp_path)
+    assert (found.in_file, found.set_aside, found.name) == (120, 0, "builtin:rows")
+    assert found.table["part"].to_pylist() == ["train"] * 60 + ["test"] * 60
+    assert sources.read("builtin:rows", cache=tmp_path).fingerprint == found.fingerprint
+    monkeypatch.setitem(cases.TABLES, "rows", cases.Published({"train": (site.at("/t.csv"), "0" * 64)}, "part", "here"))
+    with pytest.raises(DataError, match=rf"^data\.sha256: got '{SHA} of "):
+        sources.read("builtin:rows", cache=tmp_path)
 
 
 def test_images_by_path_need_a_table_that_lies_beside_them(tmp_path: Path) -> None:
