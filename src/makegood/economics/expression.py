@@ -8,7 +8,7 @@ logarithm of what is not positive are missing too, and a result that is missing 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any, NoReturn
 
@@ -121,6 +121,15 @@ def _value(node: Node, columns: Columns, given: Mapping[str, Any]) -> Any:
     return _OPERATIONS[node.op](*values)
 
 
+def _folded(node: Node, words: Mapping[str, str]) -> Node:
+    """Return a tree with a number in place of each part that reads no column and, of what is given, nothing but these words."""
+    if not isinstance(node, Call):
+        return node
+    if all(not isinstance(n, Column) and (not isinstance(n, Given) or n.name in words) for n in nodes(node)):
+        return Number(node.start, node.end, float(_value(node, {}, words)))
+    return replace(node, args=tuple(_folded(arg, words) for arg in node.args))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype == object)
 
@@ -194,7 +203,10 @@ class Expression:
         first of them (counted from 1) where a value is missing, a divisor zero or a result too large.
         """
         given = {k: v for k, v in (("outcome", outcome), ("quantity", quantity), ("action", action)) if v is not None}
-        self.check(kinds_of(columns), {k: "text" if _is_text(v) else "number" for k, v in given.items()})
+        kinds, roles = kinds_of(columns), {k: "text" if _is_text(v) else "number" for k, v in given.items()}
+        if (seen := (*kinds.items(), *roles.items())) not in self._fitting:
+            self.check(kinds, roles)
+            self._fitting.add(seen)
         value = self.compute(columns, given)
         value = value + np.zeros(np.broadcast_shapes(value.shape, (n,)))  # a fresh array of full shape, and no -0.0
         if not np.isfinite(value).all():
@@ -203,16 +215,34 @@ class Expression:
 
     def compute(self, columns: Columns, given: Mapping[str, Any]) -> Floats:
         """Return the value unchecked: whatever shape its parts broadcast to, NaN or infinite where there is none."""
-        return self._computed(columns, given) if self._constant is None else self._constant
+        if self._constant is not None:
+            return self._constant
+        return self._computed(columns, given)
 
     @cached_property
     def _constant(self) -> Floats | None:
         """The value of an expression that reads nothing, worked out once."""
         return None if self.names or self.givens else self._computed({}, {})
 
+    @cached_property
+    def _fitting(self) -> set[tuple[tuple[str, str], ...]]:
+        """The kinds that were checked and fit, remembered: each row served has the same ones."""
+        return set()
+
+    def _told(self, given: Mapping[str, Any]) -> Node:
+        """Return the tree with what depends on the class and the action alone worked out, once for each of them."""
+        words = tuple((name, given[name]) for name in sorted(self.givens) if isinstance(given[name], str))
+        if words not in self._by_words:
+            self._by_words[words] = _folded(self.tree, dict(words))
+        return self._by_words[words]
+
+    @cached_property
+    def _by_words(self) -> dict[tuple[tuple[str, str], ...], Node]:
+        return {}
+
     def _computed(self, columns: Columns, given: Mapping[str, Any]) -> Floats:
         with np.errstate(all="ignore"):
-            return np.asarray(_value(self.tree, columns, given), dtype=np.float64)
+            return np.asarray(_value(self._told(given), columns, given), dtype=np.float64)
 
     # -- what is wrong with the text
 

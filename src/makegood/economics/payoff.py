@@ -70,10 +70,6 @@ class Terms:
         value = clause.expression.evaluate(columns, n, outcome, self.steps, self.name)
         return np.broadcast_to(value, (len(self.options), m, n))
 
-    def given(self, outcome: str) -> dict[str, Any]:
-        """Return what an expression may read beside columns, if the outcome is a class."""
-        return {"outcome": outcome, "action": self.name} | ({} if self.steps is None else {"quantity": self.steps})
-
     def to_json(self) -> dict[str, Any]:
         """Return the action as a case declares it, with its name."""
         payoff = {c.outcome: c.expression.text for c in self.clauses}
@@ -223,25 +219,13 @@ class Payoffs:
 
     def table(self, columns: Columns) -> Floats:
         """Return the payoff of each option under each class: (n, n_options, n_classes)."""
-        n, (fixed, rest) = rows_of(columns), self._fixed
-        out = np.repeat(fixed[None], n, axis=0)
-        for c, terms, clause in rest:
-            out[:, self.slices[terms.name], c] = terms.evaluate(clause, columns, n, self.classes[c])[:, 0].T
-        return out
-
-    @cached_property
-    def _fixed(self) -> tuple[Floats, tuple[tuple[int, Terms, Clause], ...]]:
-        """What is the same on every row (n_options, n_classes), worked out once; and the clauses that are not, with their class."""
-        table, rest = np.zeros((len(self.options), len(self.classes))), []
+        n = rows_of(columns)
+        out = np.zeros((n, len(self.options), len(self.classes)))
         for c, name in enumerate(self.classes):
             for terms, clause in self.clauses():
                 if clause.outcome in ("", name):
-                    value = None if clause.expression.names else clause.expression.compute({}, terms.given(name))
-                    if value is None or not np.isfinite(value).all():  # what has no value is told with the rows
-                        rest.append((c, terms, clause))
-                    else:
-                        table[self.slices[terms.name], c] = np.broadcast_to(value, (len(terms.options), 1, 1))[:, 0, 0] + 0.0
-        return table, tuple(rest)
+                    out[:, self.slices[terms.name], c] = terms.evaluate(clause, columns, n, name)[:, 0].T
+        return out
 
     def at(self, columns: Columns, outcome: Floats) -> Floats:
         """Return the payoff of each option at number outcomes: (n, n_options) of (n,), or (n, m, n_options) of (n, m)."""
