@@ -109,6 +109,7 @@ class Texts(_Spec):
     column: Annotated[str, Field(min_length=1)]
     tokens: Annotated[int, Field(ge=8, le=512)] | None = None
     windows: Annotated[int, Field(ge=1, le=16)] = 1
+    measures: bool = False  # its length, its words and its punctuation are numbers beside its tokens
 
 
 def _texts(value: Any) -> Any:

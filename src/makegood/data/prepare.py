@@ -44,11 +44,15 @@ _YEAR_1, _YEAR_9999 = -719_162.0, 2_932_896.0  # days since 1970
 
 @dataclass(frozen=True)
 class Wording:
-    """How texts are read: windows of how many `tokens` (None: what covers 99% of the texts), and the `tokenizer` (None: learnt)."""
+    """How texts are read: windows of how many `tokens` (None: what covers 99% of the texts), and the `tokenizer` (None: learnt).
+
+    `measures`: what can be counted of a text stands beside its tokens.
+    """
 
     tokens: int | None = None
     windows: int = 1
     tokenizer: str | None = None
+    measures: bool = False
 
 
 def mended(table: pa.Table, name: str) -> tuple[pa.Table, tuple[Finding, ...]]:
@@ -148,7 +152,9 @@ def _worded(name: str, column: pa.ChunkedArray, wording: Wording) -> Column:
         spread = np.unique(np.linspace(0, len(present) - 1, min(len(present), _MEASURED)).astype(np.int64)) if present else ()
         longest = np.quantile(made.lengths([present[i] for i in spread]), _COVERED, method="higher") if present else 0
         length = int(np.clip(-(-longest // 8) * 8, texts.LENGTHS[0], LONGEST))
-    return Column(name, "text", flag=len(present) < len(column), tokenizer=state, length=length, windows=wording.windows)
+    return Column(
+        name, "text", flag=len(present) < len(column), tokenizer=state, length=length, windows=wording.windows, measures=wording.measures
+    )
 
 
 def _column(field: Field, summary: Summary | None, train: pa.Table, *, feature: bool) -> Column:

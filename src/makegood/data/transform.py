@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from makegood.contracts import Bools, Columns, Floats, Ints, Tokens
-from makegood.data import images, texts, values
+from makegood.data import images, measures, texts, values
 
 DAY_US = 86_400_000_000.0
 _PLAIN = frozenset((float, int, bool, type(None)))
@@ -41,7 +41,7 @@ class Column:
     when this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
     first, of which the first `frequent` have a feature of their own. Images: each pixel of `shape`, from 0 (also where there is no
     image) to 1; `stored` is another shape that raw pixels may come in. Texts: the token ids of `windows` of `length`, by a
-    `tokenizer` as JSON; `flag` makes no feature of them.
+    `tokenizer` as JSON, and, if asked for, its `measures`; `flag` makes no feature of them.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Column:
     tokenizer: str = ""
     length: int = 0
     windows: int = 0
+    measures: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an image without a sensible shape, or a text without windows: a bundle may come from anywhere."""
@@ -69,7 +70,7 @@ class Column:
             low, high = texts.LENGTHS
             if not (self.tokenizer and self.feature and low <= self.length <= high and 1 <= self.windows <= texts.WINDOWS):
                 raise ValueError(f"a text in {self.windows} windows of {self.length} tokens")
-        elif self.tokenizer or self.length or self.windows:
+        elif self.tokenizer or self.length or self.windows or self.measures:
             raise ValueError(f"a column {self.name!r} that is no text, and has tokens")
         for shape in (self.shape, self.stored):
             if shape is not None:
@@ -89,7 +90,8 @@ class Column:
             last = [""] if channels == 1 else [f",{c}" for c in range(channels)]
             return tuple(f"{self.name}[{y},{x}{c}]" for y in range(height) for x in range(width) for c in last)
         if self.reads == "text":
-            return tuple(f"{self.name}[{window},{i}]" for window in range(self.windows) for i in range(self.length))
+            ids = [f"{self.name}[{window},{i}]" for window in range(self.windows) for i in range(self.length)]
+            return (*ids, *(f"{self.name}: {measure}" for measure in measures.NAMES if self.measures))
         if self.reads == "category":
             names = [f"{self.name} = {level}" for level in self.levels[: self.frequent]]
             if self.frequent < len(self.levels):
@@ -345,7 +347,10 @@ class Transform:
             ids = batch.ids.get(column.name)
             if ids is None:
                 ids = _encoded(made, batch.texts[column.name], column)
-            out[:, at : at + ids.shape[1]] = ids
+            end = at + ids.shape[1]
+            out[:, at:end] = ids
+            if column.measures:
+                out[:, end : end + len(measures.NAMES)] = measures.measured(_listed(batch.texts[column.name]))
         return out
 
     def _batch(self, columns: Columns) -> Batch:

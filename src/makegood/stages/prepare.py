@@ -173,7 +173,7 @@ def _wording(case: Case) -> preparation.Wording:
     text = case.data.text
     if text is None:
         return preparation.Wording()
-    return preparation.Wording(text.tokens, text.windows, tokenizer_of(case.train.pretrained, case.folder.resolve()))
+    return preparation.Wording(text.tokens, text.windows, tokenizer_of(case.train.pretrained, case.folder.resolve()), text.measures)
 
 
 def _read(case: Case, data: Any, cache: Path | None) -> tuple[sources.Source, tuple[Finding, ...]]:
