@@ -163,12 +163,22 @@ class Model:
         n = self._length(raw)
         if len(outcomes) != n:
             raise DataError(Problem("outcomes", f"{len(outcomes)} outcomes of {n} rows", "one for each row", "complete them"))
-        priced = self._priced(self.transform.read({name: raw[name] for name in self._required})[0])
+        priced = self._priced(self.pricing.read({name: raw[name] for name in self._required})[0])
         if self.task.kind == "classes":
             unsure: Predicted = Probabilities(self.task.classes, np.zeros((n, len(self.task.classes))))
         else:
             unsure = Quantiles(self.task.levels, np.zeros((n, len(self.task.levels))))
         return realised(self.policy.payoffs, unsure, came_true(outcomes, self.task), priced)
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """The columns that payoffs and limits need of a row: those that they name, and what `familiarity` is told from."""
+        return self.transform.needs(self.policy.names)
+
+    @cached_property
+    def pricing(self) -> Transform:
+        """Reads those columns alone."""
+        return self.transform.only(self.policy.names)
 
     @cached_property
     def _step(self) -> int:
@@ -251,7 +261,7 @@ class Model:
 
     def _priced(self, columns: Columns) -> Columns:
         """Return the columns that payoffs and limits are made of: the others need not be put together."""
-        return {name: columns[name] for name in self._required}
+        return self.transform.named(columns, self.policy.names)
 
     # ------------------------------------------------------------------------------------------------------------ reasons
 
@@ -344,7 +354,7 @@ class Model:
 
     @cached_property
     def _required(self) -> tuple[str, ...]:
-        return tuple(sorted(self.policy.names))
+        return tuple(sorted(self.needed))
 
     @cached_property
     def _options(self) -> tuple[NDArray[Any], Floats]:

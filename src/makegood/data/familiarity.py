@@ -15,7 +15,7 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 
 from makegood.contracts import Bools, Floats, Ints
 from makegood.data import values
+from makegood.data.texts import Tokenizer
 
 NAME = "familiarity"
 """What payoffs and limits call it."""
@@ -34,7 +35,8 @@ FEWEST = 200
 _ASIDE, _MOST_ASIDE = 0.2, 20_000  # the share of texts held aside, and how many at most
 _BAND, _BANDS = 250, 8  # texts aside in a band of lengths, about, for each comparison, and bands at most
 _LEVELS, _OWN = 64, 20  # levels with counts of their own, at most, and texts that each needs
-_BUCKETS = 1 << 16  # of pairs of tokens
+_BITS = 16
+_BUCKETS = 1 << _BITS  # of pairs of tokens
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing (Knuth 1998, §6.4): its upper bits are the bucket
 _PAIR, _ALL = 0.5, 0.25  # weights: of the token before against the level; of all texts against those of the level
 _UNIT = 1 << 16  # strangeness is summed in whole parts of that many
@@ -77,8 +79,8 @@ class Familiarity:
 
     `counts` (1 + n_levels, vocabulary) are of all texts, then of those of each of the `levels` of the column `scale` ("": none);
     `pairs` (2^16,) of a token and the one before it, hashed. `edges` part the lengths into bands, and `held` has, for each way of being
-    strange and each band, how strange the texts held aside are, ascending. `pad` is the id that fills up, and stands for what comes before the first token: its
-    count is how often it does. A text has more than `room` tokens.
+    strange and each band, how strange the texts held aside are, ascending. `pad` is the id that fills up, and
+    stands for what comes before the first token: its count is how often it does. A text has more than `room` tokens.
     """
 
     pad: int
@@ -121,6 +123,18 @@ class Familiarity:
                 out[mine] = np.minimum(out[mine], len(self.held) * (1.0 + above) / (1.0 + len(held)))
         out[length <= self.room] = 1.0 / (1.0 + self.n)
         return out
+
+    def each(self, texts: Sequence[Any], cells: Sequence[Any], ids: Callable[[list[int]], Ints]) -> Floats:
+        """Return the familiarity (n,) of texts and the cells of their scale, of which many may be the same, as with reasons.
+
+        `ids` makes the ids of the texts at some places: each text of a level is looked at once.
+        """
+        pairs, first = list(zip(texts, levels_of(cells), strict=True)), dict[Any, int]()
+        for i, pair in enumerate(pairs):
+            first.setdefault(pair, i)
+        found = self.apply(ids(list(first.values())), [level for _, level in first])
+        each = dict(zip(first, found.tolist(), strict=True))
+        return np.array([each[pair] for pair in pairs], dtype=np.float64)
 
     def rows_of(self, levels: Sequence[str | None]) -> Ints:
         """Return the row of `counts` (n,) of each level."""
@@ -183,13 +197,20 @@ class Familiarity:
             raise ValueError(f"a familiarity that cannot be read: {error}") from None
 
 
-def learn(
-    ids: Ints, held: Bools, levels: Sequence[str | None] | None = None, *, pad: int, room: int, vocabulary: int, scale: str = ""
-) -> Familiarity:
+def read(state: str, tokenizer: Tokenizer, columns: Collection[str]) -> Familiarity:
+    """Return the familiarity that a state holds, for a tokenizer and the columns that are read; raises `ValueError` on any other."""
+    made = Familiarity.from_state(state, pad=tokenizer.pad, room=tokenizer.room, vocabulary=tokenizer.vocabulary)
+    if made.scale and made.scale not in columns:
+        raise ValueError(f"a familiarity by the column {made.scale!r}, which is not read")
+    return made
+
+
+def learn(ids: Ints, held: Bools, levels: Sequence[str | None] | None, tokenizer: Tokenizer, scale: str = "") -> Familiarity:
     """Return the counts of texts, from their ids (n, length), and the strangeness of those that are `held` (n,) aside.
 
     `levels` (n,) are those of the column `scale`: the most frequent have counts of their own, where these come from enough texts.
     """
+    pad, room, vocabulary = tokenizer.pad, tokenizer.room, tokenizer.vocabulary
     length = (ids != pad).sum(axis=1)
     there = length > room
     counted, waiting = np.flatnonzero(there & ~held), np.flatnonzero(there & held)
@@ -223,10 +244,7 @@ def learn(
     strange, _ = made.strangeness(ids[waiting], rows[waiting])
     band = np.searchsorted(edges, length[waiting], side="right")
     ours = rows[waiting] > 0
-    parts = [
-        tuple(np.sort(strange[how, (band == i) & (ours | (how == 0))]) for i in range(len(edges) + 1))
-        for how in range(ways)
-    ]
+    parts = [tuple(np.sort(strange[how, (band == i) & (ours | (how == 0))]) for i in range(len(edges) + 1)) for how in range(ways)]
     return replace(made, held=tuple(parts))
 
 
@@ -239,7 +257,7 @@ def _before(ids: Ints, pad: int) -> Ints:
 
 def _bucket(before: Ints, ids: Ints, vocabulary: int) -> Ints:
     pair = before.astype(np.uint64) * np.uint64(vocabulary) + ids.astype(np.uint64)
-    return ((pair * _SPREAD) >> np.uint64(64 - 16)).astype(np.int64)
+    return ((pair * _SPREAD) >> np.uint64(64 - _BITS)).astype(np.int64)
 
 
 def _packed(array: Any) -> str:

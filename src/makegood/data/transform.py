@@ -12,7 +12,7 @@ import base64
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import chain, repeat
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from makegood.contracts import Bools, Columns, Floats, Ints, Tokens
-from makegood.data import images, texts, values
+from makegood.data import familiarity, images, texts, values
 
 DAY_US = 86_400_000_000.0
 _PLAIN = frozenset((float, int, bool, type(None)))
@@ -41,7 +41,7 @@ class Column:
     when this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
     first, of which the first `frequent` have a feature of their own. Images: each pixel of `shape`, from 0 (also where there is no
     image) to 1; `stored` is another shape that raw pixels may come in. Texts: the token ids of `windows` of `length`, by a
-    `tokenizer` as JSON; `flag` makes no feature of them.
+    `tokenizer` as JSON; `flag` makes no feature of them; `familiar` is the state of `familiarity.Familiarity`, "" where nothing uses it.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Column:
     tokenizer: str = ""
     length: int = 0
     windows: int = 0
+    familiar: str = ""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an image without a sensible shape, or a text without windows: a bundle may come from anywhere."""
@@ -69,7 +70,7 @@ class Column:
             low, high = texts.LENGTHS
             if not (self.tokenizer and self.feature and low <= self.length <= high and 1 <= self.windows <= texts.WINDOWS):
                 raise ValueError(f"a text in {self.windows} windows of {self.length} tokens")
-        elif self.tokenizer or self.length or self.windows:
+        elif self.tokenizer or self.length or self.windows or self.familiar:
             raise ValueError(f"a column {self.name!r} that is no text, and has tokens")
         for shape in (self.shape, self.stored):
             if shape is not None:
@@ -166,7 +167,7 @@ class Transform:
     `inputs` are the columns that it reads, `features` the features' names, `origin` the column that each comes from, `plain` the
     inputs that are numbers without separators (see `sources.read`), `images` those that are images, `texts` those that are texts.
     `shape` is that of the one image whose pixels are all features that there are, else None; `tokens` says which features are the
-    token ids of a text, None where there is none.
+    token ids of a text, and `tokenizer` is what made them, None where there is none.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -206,6 +207,8 @@ class Transform:
             raise ValueError("more than one column of texts")
         self._texts = tuple((c, first[c.name], texts.Tokenizer(c.tokenizer)) for c in by_reads["text"])
         self.texts = frozenset(c.name for c, _, _ in self._texts)
+        self.tokenizer = self._texts[0][2] if self._texts else None
+        self._familiar = next((familiarity.read(c.familiar, made, self.inputs) for c, _, made in self._texts if c.familiar), None)
         self.tokens = next((Tokens(at, c.windows, c.length, made.vocabulary, made.pad) for c, at, made in self._texts), None)
         self._may_miss = np.array([[c.flag] for c in numeric], dtype=np.bool_).reshape(-1, 1)
         ranged = [(c.low, c.high) if c.feature and c.reads != "boolean" else (-np.inf, np.inf) for c in numeric]
@@ -344,9 +347,33 @@ class Transform:
         for column, at, made in self._texts:
             ids = batch.ids.get(column.name)
             if ids is None:
-                ids = _encoded(made, batch.texts[column.name], column)
+                ids = made.each(_listed(batch.texts[column.name]), column.length, column.windows)
             out[:, at : at + ids.shape[1]] = ids
         return out
+
+    def needs(self, names: Collection[str]) -> frozenset[str]:
+        """Return the columns that names of payoffs and limits are read from: for `familiarity`, the text and the column of its scale."""
+        if self._familiar is None or familiarity.NAME not in names:
+            return frozenset(names)
+        return frozenset({*names, *self.texts, self._familiar.scale} - {familiarity.NAME, ""})
+
+    def only(self, names: Collection[str]) -> Transform:
+        """Return a transform of those columns alone that these names are read from."""
+        return Transform([column for column in self.columns if column.name in self.needs(names)])
+
+    def named(self, columns: Columns, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Return what names of payoffs and limits stand for on read columns: these, and the familiarity of their texts."""
+        found = self._familiar
+        if found is None or familiarity.NAME not in names:
+            return {name: columns[name] for name in names}
+        (column, _, made), wording = self._texts[0], _listed(columns[next(iter(self.texts))])
+        known = columns.ids.get(column.name) if isinstance(columns, Batch) else None
+
+        def ids(rows: Sequence[int]) -> Ints:
+            return made.encode([wording[i] for i in rows], column.length, column.windows)[0] if known is None else known[rows]
+
+        levels = _listed(columns[found.scale]) if found.scale else [None] * len(wording)
+        return {name: columns[name] for name in names if name != familiarity.NAME} | {familiarity.NAME: found.each(wording, levels, ids)}
 
     def _batch(self, columns: Columns) -> Batch:
         """Return columns that were put together by hand (a background value, say) as a batch."""
@@ -431,14 +458,6 @@ def _wording(column: Column, cells: _Cells, notes: list[Note]) -> list[str | Non
     for kind, rows in odd.items():
         _note(notes, column.name, kind, np.array(rows), cells)
     return out
-
-
-def _encoded(made: texts.Tokenizer, cells: _Cells, column: Column) -> Ints:
-    """Return the ids of texts (n, windows · length), of which many may be the same, as among the rows that reasons compare with."""
-    listed = _listed(cells)
-    place = {text: i for i, text in enumerate(dict.fromkeys(listed))}
-    ids, _ = made.encode(list(place), column.length, column.windows)
-    return np.asarray(ids[[place[text] for text in listed]])
 
 
 def _bytes(cell: Any) -> tuple[bytes | None, str]:
