@@ -45,12 +45,12 @@ def shuffled(texts: list[str], rng: np.random.Generator) -> list[str]:
     return [" ".join(rng.permutation(text.split())) for text in texts]
 
 
-def fitted(texts: list[str | None], scale: list[Any] | None = None, text: str = "essay") -> Transform:
+def fitted(texts: list[str | None], scale: list[Any] | None = None, tokens: int = 96) -> Transform:
     """Return the transform of a table of texts whose familiarity payoffs ask for."""
-    columns = {text: texts, "y": [i % 2 for i in range(len(texts))]} | ({} if scale is None else {"prompt": scale})
+    columns = {"essay": texts, "y": [i % 2 for i in range(len(texts))]} | ({} if scale is None else {"prompt": scale})
     table = sources.read(pa.table(columns)).table
-    data = Data(outcome="y", text=Texts(column=text), scale=None if scale is None else "prompt", categories=("prompt",) if scale else ())
-    wording = prepare.Wording(tokens=96, familiar=True, scale=data.scale)
+    data = Data(outcome="y", text=Texts(column="essay"), scale=None if scale is None else "prompt", categories=("prompt",) if scale else ())
+    wording = prepare.Wording(tokens=tokens, familiar=True, scale=data.scale)
     return prepare.fit(table, profile(table, data), {"y"}, extra=() if scale is None else ("prompt",), wording=wording)
 
 
@@ -74,7 +74,7 @@ def leveled() -> Transform:
 def _ids(n: int, rng: np.random.Generator, tokenizer: Tokenizer) -> tuple[Ints, list[str | None]]:
     """Return ids (n, 40) of texts drawn alike, short and long ones, with levels of which one is rare."""
     out = np.full((n, 40), tokenizer.pad)
-    level = rng.choice(["a", "b", "rare"], n, p=[0.6, 0.38, 0.02])
+    level = rng.choice(["a", "b", "rare"], n, p=[0.6, 0.394, 0.006])
     for i in range(n):
         length = int(rng.integers(4, 8) if rng.random() < 0.5 else rng.integers(25, 40))
         out[i, :length] = 5 + (rng.zipf(1.5, length) + 3 * (level[i] == "b")) % (tokenizer.vocabulary - 5)
@@ -128,7 +128,7 @@ def test_real_essays_are_strange_under_another_prompt(shared: Callable[[str], Pa
     prompt = np.array(table["prompt"].to_pylist())
     rows = rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(prompt == p))[:200] for p in np.unique(prompt)]))
     essays, scale = np.array(table["essay"].to_pylist(), dtype=object)[rows].tolist(), [str(p) for p in prompt[rows]]
-    made = fitted(essays[:640], scale[:640])
+    made = fitted(essays[:640], scale[:640], tokens=512)
     new, of = essays[640:], scale[640:]
     shares = {
         "as they are": (told(made, new, of) <= 0.05).mean(),

@@ -1,6 +1,6 @@
 """Whether a text comes from where the texts came that were learnt from, as a number that payoffs may use.
 
-A text is *strange* in its words: minus the mean, over its tokens, of ln(½ p(token | token before) + ½ p(token | level)), Jelinek &
+A text is *strange* in its words: minus the mean, over its tokens, of ln(0.8 p(token | token before) + 0.2 p(token | level)), Jelinek &
 Mercer's (1980) mixture of counts. Where levels are declared (the essays' prompts), it is strange for its level as well: minus the mean of
 ln(p(token | level) / p(token)). Each is compared with texts of like length that were held aside from the counts, as a conformal p-value
 (Vovk, Gammerman & Shafer 2005, §4.5; Bates et al. 2023, eq. 2): the share that is at least as strange. *Familiarity* is that share, or,
@@ -38,7 +38,7 @@ _LEVELS, _OWN = 64, 20  # levels with counts of their own, at most, and texts th
 _BITS = 16
 _BUCKETS = 1 << _BITS  # of pairs of tokens
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing (Knuth 1998, §6.4): its upper bits are the bucket
-_PAIR, _ALL = 0.5, 0.25  # weights: of the token before against the level; of all texts against those of the level
+_PAIR, _ALL = 0.8, 0.25  # weights: of the token before against the level; of all texts against those of the level
 _UNIT = 1 << 16  # strangeness is summed in whole parts of that many
 _CHUNK = 1 << 19  # tokens at a time
 

@@ -125,7 +125,7 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
         raise CaseError(Problem("decision", case.data.outcome, "the word outcome", mend))
     familiar = _asks_familiarity(case, policy, columns.names)
     kinds = {name: kind for name, kind in columns.kinds.items() if name != case.data.outcome}
-    policy.check(kinds | {familiarity.NAME: "number"} if familiar else kinds)
+    policy.check(kinds if case.data.text is None else kinds | {familiarity.NAME: "number"})
     found = leaks.find(table, columns, target, case.data)
     excluded, roles = preparation.unused(columns, found, case.data)
     as_read = (*replaced, *source.findings, *treated, *repeated)
