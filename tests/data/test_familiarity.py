@@ -136,7 +136,6 @@ def test_real_essays_are_strange_under_another_prompt(shared: Callable[[str], Pa
         "random letters": (told(made, gibberish(100, rng), ["1"] * 100) <= 0.05).mean(),
         "shuffled words": (told(made, shuffled(new, rng), of) <= 0.05).mean(),
     }
-    print(shares)
     assert shares["as they are"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 * (1 / 160 + 1 / 320))
     assert shares["another prompt"] > 0.9
     assert shares["random letters"] > 0.95

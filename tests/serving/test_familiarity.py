@@ -47,5 +47,6 @@ def test_a_strange_text_goes_to_a_person_and_reviews_reckon_with_it(tmp_path: Pa
         assert review["n"] == len(asked) + 1
         assert "familiarity" not in {d["column"] for d in review["drift"]}
         assert at.stop() == 0
-    tried = optimising.optimise(str(space / "requests") if False else "requests", space, "4s", 0.5)
-    assert tried.optimised.n >= 200
+    tried = optimising.optimise("requests", workspace=space, budget="6s", tolerance=0.5)
+    assert "unlike" not in tried.optimised.why
+    assert len(tried.optimised.variants) > 1
