@@ -261,3 +261,8 @@ def test_state_of_no_json_and_of_no_text_is_refused(leveled: Transform) -> None:
             Familiarity.from_state(state, pad=0, room=2, vocabulary=10)
     with pytest.raises(ValueError, match="no text, and has tokens"):
         Column("x", "number", familiar="{}")
+
+
+def test_no_rows_are_no_texts(leveled: Transform) -> None:
+    read, _ = leveled.read({"essay": [], "prompt": []})
+    assert leveled.named(read, ["familiarity"])["familiarity"].shape == (0,)

@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -117,7 +118,8 @@ class Familiarity:
         out = np.ones(len(ids))
         band = np.searchsorted(self.edges, length, side="right")
         for how, bands in enumerate(self.held):
-            for i, held in enumerate(bands):
+            for i in set(band.tolist()):
+                held = bands[i]
                 mine = np.flatnonzero((band == i) & ((rows > 0) | (how == 0)))  # no text is strange for a level that nobody knows
                 above = len(held) - np.searchsorted(held, strange[how, mine], side="left")
                 out[mine] = np.minimum(out[mine], len(self.held) * (1.0 + above) / (1.0 + len(held)))
@@ -148,8 +150,7 @@ class Familiarity:
         """
         strange, length = np.zeros((2, len(ids))), np.zeros(len(ids), dtype=np.int64)
         step = max(1, _CHUNK // max(ids.shape[1], 1))
-        totals = np.maximum(self.counts.sum(axis=1) - self.counts[:, self.pad], 1)
-        vocabulary = self.counts.shape[1]
+        totals, vocabulary = self._totals, self.counts.shape[1]
         for start in range(0, len(ids), step):
             part, row = ids[start : start + step], rows[start : start + step, None]
             there, before = part != self.pad, _before(part, self.pad)
@@ -163,6 +164,11 @@ class Familiarity:
                 whole = np.where(there, np.rint(nats * _UNIT), 0.0).astype(np.int64)
                 strange[how, here] = whole.sum(axis=1) / np.maximum(length[here], 1) / _UNIT
         return strange, length
+
+    @cached_property
+    def _totals(self) -> Ints:
+        """How many tokens each row of `counts` (1 + n_levels,) has, at least 1."""
+        return np.asarray(np.maximum(self.counts.sum(axis=1) - self.counts[:, self.pad], 1))
 
     def to_state(self) -> str:
         """Return the text, JSON, from which `from_state` makes the same."""
