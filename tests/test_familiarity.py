@@ -103,7 +103,7 @@ def test_texts_that_are_only_in_the_test_leave_no_trace(space: Path, tmp_path: P
     rows = requests(420).to_pylist()
     for i, row in enumerate(rows):
         row["part"] = "test" if i >= 320 else "train"
-    strange = [{"request": f"xylophon {rng.integers(1e9)} quark", "tenure": 1.0, "queue": "cards", "part": "test"} for _ in range(40)]
+    strange = [{"request": f"xylophon {rng.integers(10**9)} quark", "tenure": 1.0, "queue": "cards", "part": "test"} for _ in range(40)]
     states = []
     for i, extra in enumerate(([], strange)):
         place = tmp_path / f"{i}.parquet"
