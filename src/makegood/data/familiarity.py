@@ -140,7 +140,7 @@ class Familiarity:
 
     def rows_of(self, levels: Sequence[str | None]) -> Ints:
         """Return the row of `counts` (n,) of each level."""
-        place = {level: i for i, level in enumerate(self.levels, 1)}
+        place: dict[str | None, int] = {level: i for i, level in enumerate(self.levels, 1)}
         return np.array([place.get(level, 0) for level in levels], dtype=np.int64)
 
     def strangeness(self, ids: Ints, rows: Ints) -> tuple[Floats, Ints]:
@@ -221,9 +221,9 @@ def learn(ids: Ints, held: Bools, levels: Sequence[str | None] | None, tokenizer
     there = length > room
     counted, waiting = np.flatnonzero(there & ~held), np.flatnonzero(there & held)
     named: Sequence[str | None] = [None] * len(ids) if levels is None else levels
-    texts = Counter(level for level in (named[i] for i in counted) if level is not None)
+    texts = Counter(level for level in (named[i] for i in counted.tolist()) if level is not None)
     known = sorted((level for level, n in texts.items() if n >= _OWN), key=lambda level: (-texts[level], level))[:_LEVELS]
-    place = {level: i for i, level in enumerate(known, 1)}
+    place: dict[str | None, int] = {level: i for i, level in enumerate(known, 1)}
     rows = np.array([place.get(level, 0) for level in named], dtype=np.int64)
 
     counts, pairs = np.zeros((1 + len(known), vocabulary), dtype=np.int64), np.zeros(_BUCKETS, dtype=np.int64)

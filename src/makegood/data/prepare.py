@@ -20,7 +20,7 @@ from makegood.contracts import Finding
 from makegood.data import familiarity, images, leaks, texts, values
 from makegood.data.aggregates import QUANTILES, Summary, as_numbers, summarise
 from makegood.data.profile import UNUSED
-from makegood.data.transform import Batch, Column, Transform
+from makegood.data.transform import Column, Transform
 from makegood.errors import CaseError, DataError, Problem, nearest
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def _acquainted(made: Transform, train: pa.Table, wording: Wording) -> Transform
         raise CaseError(Problem(where, "data.text left out, see the findings", expected, "data.keep restores a column"))
     (name,) = made.texts
     read = Transform([c for c in made.columns if c.name in (name, wording.scale)])
-    columns, _ = read.read(raw_columns(train))
-    assert isinstance(columns, Batch), "what a transform reads"
+    columns, _ = read.read(raw_columns(train.select(read.inputs)))
+    assert made.tokenizer is not None, "where there are texts"
     present, fewest = [text is not None for text in columns[name]], familiarity.fewest(wording.scale is not None)
     if sum(present) < fewest:
         got = f"{sum(present)} texts to learn from"
