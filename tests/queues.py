@@ -18,6 +18,12 @@ decision:
 train: {budget: 4s, families: [ngrams]}
 serve: {reasons: 2}
 """
+_SAFE = "'where(familiarity < 0.02, -9, {})'"
+FAMILIAR = CASE.replace("cards: 2, transfers: -1", f"cards: {_SAFE.format(2)}, transfers: {_SAFE.format(-1)}")
+FAMILIAR = FAMILIAR.replace("cards: -1, transfers: 2", f"cards: {_SAFE.format(-1)}, transfers: {_SAFE.format(2)}")
+FAMILIAR = FAMILIAR.replace("train:", "    person: {payoff: -0.5}\ntrain:")
+"""The same case, where a request unlike those learnt from costs 9 in a queue, and a person 0.5."""
+
 WORDS = {
     "cards": "card pin lost stolen broken arrived contactless plastic 卡 chip".split(),
     "transfers": "transfer iban pending recipient reference bank sent money 转账 wire".split(),

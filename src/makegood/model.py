@@ -56,10 +56,12 @@ _SHARE = 0.5  # of a decision's latency that its reasons may take; the queue, th
 class _Assessed:
     """What a batch is found to be before anything is decided; `predictive` is what payoffs are integrated over.
 
+    `priced` are the columns that payoffs and limits are made of.
     `least` (n, n_options) is what each option guarantees over the prediction sets; None without `sets`.
     """
 
     columns: Columns
+    priced: Columns
     notes: tuple[Note, ...]
     features: Floats
     raw: Floats
@@ -163,12 +165,22 @@ class Model:
         n = self._length(raw)
         if len(outcomes) != n:
             raise DataError(Problem("outcomes", f"{len(outcomes)} outcomes of {n} rows", "one for each row", "complete them"))
-        priced = self._priced(self.transform.read({name: raw[name] for name in self._required})[0])
+        priced = self._priced(self.pricing.read({name: raw[name] for name in self._required})[0])
         if self.task.kind == "classes":
             unsure: Predicted = Probabilities(self.task.classes, np.zeros((n, len(self.task.classes))))
         else:
             unsure = Quantiles(self.task.levels, np.zeros((n, len(self.task.levels))))
         return realised(self.policy.payoffs, unsure, came_true(outcomes, self.task), priced)
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """The columns that payoffs and limits need of a row: those that they name, and what `familiarity` is told from."""
+        return self.transform.needs(self.policy.names)
+
+    @cached_property
+    def pricing(self) -> Transform:
+        """Reads those columns alone."""
+        return self.transform.only(self.policy.names)
 
     @cached_property
     def _step(self) -> int:
@@ -200,7 +212,7 @@ class Model:
         rows = {name: values[part] for name, values in raw.items()}
         try:
             found = self._assess(rows)
-            choices = decide(found.expected, self._priced(found.columns), found.least)
+            choices = decide(found.expected, found.priced, found.least)
         except DataError as error:
             if part.start == 0:
                 raise
@@ -247,11 +259,12 @@ class Model:
         if self.sets is not None and isinstance(predictive, Probabilities):
             sets = self.sets.apply(predictive.p)
             least = guaranteed(self.policy.payoffs, predictive, priced, sets)
-        return _Assessed(columns, notes, features, raw, predictive, expected(self.policy.payoffs, predictive, priced), sets, least)
+        worth = expected(self.policy.payoffs, predictive, priced)
+        return _Assessed(columns, priced, notes, features, raw, predictive, worth, sets, least)
 
     def _priced(self, columns: Columns) -> Columns:
         """Return the columns that payoffs and limits are made of: the others need not be put together."""
-        return {name: columns[name] for name in self._required}
+        return self.transform.named(columns, self.policy.names)
 
     # ------------------------------------------------------------------------------------------------------------ reasons
 
@@ -259,7 +272,7 @@ class Model:
         """Return what each column did to the margin of the action chosen for one row of `raw`, in money (MATHEMATICS §12)."""
         self._length(raw)
         found = self._assess({name: values[row : row + 1] for name, values in raw.items()})
-        option = self.policy.decide(found.expected, self._priced(found.columns), found.least).option
+        option = self.policy.decide(found.expected, found.priced, found.least).option
         return self._explain(dict(found.columns), 0, int(option[0]), evaluations)
 
     def drivers(self, raw: Raw, *, evaluations: int = 512) -> tuple[tuple[str, float], ...]:
@@ -269,7 +282,7 @@ class Model:
         """
         self._length(raw)
         found = self._assess(raw)
-        options = self.policy.decide(found.expected, self._priced(found.columns), found.least).option.tolist()
+        options = self.policy.decide(found.expected, found.priced, found.least).option.tolist()
         columns = dict(found.columns)
         # A seed for each row: with the same few background rows throughout, their peculiarities would not average out.
         return shapley.drivers(self._explain(columns, i, option, evaluations, seed=i) for i, option in enumerate(options))
@@ -281,7 +294,7 @@ class Model:
         """
         columns, evaluations = self._background, shapley.EVALUATIONS
         found = self._assessed(columns)
-        options = self.policy.decide(found.expected, self._priced(columns), found.least).option[:_TIMED].tolist()
+        options = self.policy.decide(found.expected, found.priced, found.least).option[:_TIMED].tolist()
         while options and (took := self._explaining_s(columns, options, evaluations)) > seconds:
             if evaluations <= _LEAST:
                 words = "reasons take %.2g s a row even with %d evaluations, the fewest; serve.latency leaves them %.2g s"
@@ -336,7 +349,7 @@ class Model:
     def _net(self, columns: Columns) -> Floats:
         """Return what the policy maximises, (n, n_options)."""
         found = self._assessed(columns)
-        return self.policy.net(found.expected, self._priced(columns), found.least)
+        return self.policy.net(found.expected, found.priced, found.least)
 
     @cached_property
     def _inputs(self) -> frozenset[str]:
@@ -344,7 +357,7 @@ class Model:
 
     @cached_property
     def _required(self) -> tuple[str, ...]:
-        return tuple(sorted(self.policy.names))
+        return tuple(sorted(self.needed))
 
     @cached_property
     def _options(self) -> tuple[NDArray[Any], Floats]:
@@ -555,8 +568,7 @@ def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]
     """Return what becomes of rows, step by step, and the payoffs (n, n_options) net of the limits' prices."""
     names = dict.fromkeys(name for row in rows for name in row)
     found = model._assess({name: [row.get(name) for row in rows] for name in names})
-    columns = model._priced(found.columns)
-    choices = model.policy.decide(found.expected, columns, found.least)
+    choices = model.policy.decide(found.expected, found.priced, found.least)
     seen = Golden(
         rows=rows,
         features=found.features.tolist(),
@@ -568,4 +580,4 @@ def _observed(model: Model, rows: list[dict[str, Any]]) -> tuple[Golden, Floats]
         sets=[] if found.sets is None else found.sets.astype(np.int64).tolist(),
         guaranteed=[] if choices.guaranteed is None else choices.guaranteed.tolist(),
     )
-    return seen, model.policy.net(found.expected, columns, found.least)
+    return seen, model.policy.net(found.expected, found.priced, found.least)

@@ -6,6 +6,7 @@ programs (EPS) or have a long record of holes; none of them is reached. Not for 
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import re
@@ -24,12 +25,12 @@ from makegood.contracts import Finding
 from makegood.errors import CaseError, MissingExtra, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import PIL.Image
     import pyarrow as pa
 
-    from makegood.contracts import Bools
+    from makegood.contracts import Bools, Floats
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -38,6 +39,7 @@ MAX_PIXELS = 1 << 26  # 8192 × 8192; as RGB some 200 MB while it is decoded
 MAX_ASPECT = 50  # long side over short side; a line of handwriting has some 20
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
 _TIFF_BITS = 258
+_AT_A_TIME = 256  # images
 _UNDO = dict(enumerate("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split(), 2))
 
 TREATMENTS = {
@@ -367,3 +369,27 @@ def _fitted(image: PIL.Image.Image, shape: Shape) -> Pixels:
     top, left = (height - size[1]) // 2, (width - size[0]) // 2
     pixels[top : top + size[1], left : left + size[0]] = inner
     return pixels
+
+
+# ------------------------------------------------------------------------------------------------------------------- cells
+
+
+def bytes_of(cell: Any) -> tuple[bytes | None, str]:
+    """Return the bytes that a cell holds, itself or written in base64, or why there are none."""
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return bytes(cell), ""
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return None, "image missing"
+    try:
+        return (base64.b64decode(cell, validate=True), "") if isinstance(cell, str) else (None, "wrong")
+    except ValueError:
+        return None, "wrong"
+
+
+def write_pixels(rows: Sequence[bytes | None], size: int, out: Floats) -> None:
+    """Write the pixels of each image into `out` (n, size), from 0 to 1; an image that is not there is 0."""
+    blank = bytes(size)
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = rows[start : start + _AT_A_TIME]
+        pixels = np.frombuffer(b"".join([blank if image is None else image for image in part]), np.uint8)
+        np.divide(pixels.reshape(len(part), size), np.float32(255), out=out[start : start + _AT_A_TIME])

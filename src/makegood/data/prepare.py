@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from makegood.contracts import Finding
-from makegood.data import images, leaks, texts, values
+from makegood.data import familiarity, images, leaks, texts, values
 from makegood.data.aggregates import QUANTILES, Summary, as_numbers, summarise
 from makegood.data.profile import UNUSED
 from makegood.data.transform import Column, Transform
@@ -46,13 +46,16 @@ _YEAR_1, _YEAR_9999 = -719_162.0, 2_932_896.0  # days since 1970
 class Wording:
     """How texts are read: windows of how many `tokens` (None: what covers 99% of the texts), and the `tokenizer` (None: learnt).
 
-    `measures`: what can be counted of a text stands beside its tokens.
+    `measures`: what can be counted of a text stands beside its tokens. `familiar`: payoffs or limits ask how familiar a text is, by level
+    of the column `scale` where there is one.
     """
 
     tokens: int | None = None
     windows: int = 1
     tokenizer: str | None = None
     measures: bool = False
+    familiar: bool = False
+    scale: str | None = None
 
 
 def mended(table: pa.Table, name: str) -> tuple[pa.Table, tuple[Finding, ...]]:
@@ -112,7 +115,8 @@ def fit(
 
     `excluded` columns make no features; those of them in `extra` (used by payoffs, limits, `today`) are read all the same. `wording`
     says how a column of texts is read.
-    Raises `DataError` when no column is left to learn from, `CaseError` when an extra one does not exist.
+    Raises `DataError` when no column is left to learn from, `CaseError` when an extra one does not exist, or where there are too few texts
+    to tell what is familiar.
     """
     for name in extra:
         if name not in profile.names:
@@ -126,7 +130,7 @@ def fit(
     uncounted = [f.name for f in fields if f.reads in ("image", "text")]
     summaries = summarise(train.drop_columns(uncounted), texts=[f.name for f in fields if f.reads == "category"], max_levels=MAX_LEVELS)
     wording = wording or Wording()
-    return Transform(
+    made = Transform(
         [
             _worded(f.name, train[f.name], wording)
             if f.reads == "text"
@@ -134,11 +138,17 @@ def fit(
             for f in fields
         ]
     )
+    return _acquainted(made, train, wording) if wording.familiar else made
 
 
 def _worded(name: str, column: pa.ChunkedArray, wording: Wording) -> Column:
     """Return a column of texts with its tokenizer, learnt from these where none is given, and windows that suit them."""
-    present = [text for text, _ in map(texts.cleaned, column.to_pylist()) if text is not None]
+    written = [text for text, _ in map(texts.cleaned, column.to_pylist())]
+    missing = None in written
+    if wording.familiar:  # a tokenizer that knew the texts held aside would find these too familiar, or too strange
+        aside = familiarity.aside([text is not None for text in written], wording.scale is not None)
+        written = [text for text, held in zip(written, aside, strict=True) if not held]
+    present = [text for text in written if text is not None]
     state = wording.tokenizer
     if state is None:
         state = texts.train_tokenizer(present)
@@ -152,9 +162,27 @@ def _worded(name: str, column: pa.ChunkedArray, wording: Wording) -> Column:
         spread = np.unique(np.linspace(0, len(present) - 1, min(len(present), _MEASURED)).astype(np.int64)) if present else ()
         longest = np.quantile(made.lengths([present[i] for i in spread]), _COVERED, method="higher") if present else 0
         length = int(np.clip(-(-longest // 8) * 8, texts.LENGTHS[0], LONGEST))
-    return Column(
-        name, "text", flag=len(present) < len(column), tokenizer=state, length=length, windows=wording.windows, measures=wording.measures
-    )
+    return Column(name, "text", flag=missing, tokenizer=state, length=length, windows=wording.windows, measures=wording.measures)
+
+
+def _acquainted(made: Transform, train: pa.Table, wording: Wording) -> Transform:
+    """Return the transform with what its texts are like; raises `CaseError` where they are too few, or left out."""
+    where, expected = f"decision: {familiarity.NAME}", "a column of texts that is learnt from"
+    if not made.texts:
+        raise CaseError(Problem(where, "data.text left out, see the findings", expected, "data.keep restores a column"))
+    (name,) = made.texts
+    read = Transform([c for c in made.columns if c.name in (name, wording.scale)])
+    columns, _ = read.read(raw_columns(train.select(read.inputs)))
+    assert made.tokenizer is not None, "where there are texts"
+    present, fewest = [text is not None for text in columns[name]], familiarity.fewest(wording.scale is not None)
+    if sum(present) < fewest:
+        got = f"{sum(present)} texts to learn from"
+        mend = f"give more texts, or leave {familiarity.NAME} out of payoffs and limits"
+        raise CaseError(Problem(where, got, f"at least {fewest}: some are held aside, to compare with", mend))
+    levels = None if wording.scale is None else familiarity.levels_of(columns[wording.scale].tolist())
+    aside = familiarity.aside(present, wording.scale is not None)
+    state = familiarity.learn(columns.ids[name], aside, levels, made.tokenizer, wording.scale or "").to_state()
+    return Transform([replace(c, familiar=state) if c.name == name else c for c in made.columns])
 
 
 def _column(field: Field, summary: Summary | None, train: pa.Table, *, feature: bool) -> Column:

@@ -238,6 +238,12 @@ class Tokenizer:
                 cut[row] = True
         return out.reshape(len(texts), windows * length), cut
 
+    def each(self, texts: Sequence[str | None], length: int, windows: int = 1) -> Ints:
+        """Return the ids of texts, of which many may be the same, as among the rows that reasons compare with."""
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        ids, _ = self.encode(list(place), length, windows)
+        return np.asarray(ids[[place[text] for text in texts]])
+
     def name(self, token: int) -> str:
         """Return how a token is written, "" for an id that no token has."""
         return self._made.id_to_token(int(token)) or ""

@@ -8,11 +8,10 @@ inside any batch. Nothing that a row may hold raises: what cannot be used is mis
 
 from __future__ import annotations
 
-import base64
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import chain, repeat
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from makegood.contracts import Bools, Columns, Floats, Ints, Tokens
-from makegood.data import images, measures, texts, values
+from makegood.data import familiarity, images, measures, texts, values
 
 DAY_US = 86_400_000_000.0
 _PLAIN = frozenset((float, int, bool, type(None)))
@@ -41,7 +40,8 @@ class Column:
     when this was fitted, and missing is a feature. `clock`: the dates have a time of day. Categories: all known `levels`, most frequent
     first, of which the first `frequent` have a feature of their own. Images: each pixel of `shape`, from 0 (also where there is no
     image) to 1; `stored` is another shape that raw pixels may come in. Texts: the token ids of `windows` of `length`, by a
-    `tokenizer` as JSON, and, if asked for, its `measures`; `flag` makes no feature of them.
+    `tokenizer` as JSON, and, if asked for, its `measures`; `flag` makes no feature of them; `familiar` is the state of
+    `familiarity.Familiarity`, "" where nothing uses it.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Column:
     length: int = 0
     windows: int = 0
     measures: bool = False
+    familiar: str = ""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an image without a sensible shape, or a text without windows: a bundle may come from anywhere."""
@@ -70,7 +71,7 @@ class Column:
             low, high = texts.LENGTHS
             if not (self.tokenizer and self.feature and low <= self.length <= high and 1 <= self.windows <= texts.WINDOWS):
                 raise ValueError(f"a text in {self.windows} windows of {self.length} tokens")
-        elif self.tokenizer or self.length or self.windows or self.measures:
+        elif self.tokenizer or self.length or self.windows or self.measures or self.familiar:
             raise ValueError(f"a column {self.name!r} that is no text, and has tokens")
         for shape in (self.shape, self.stored):
             if shape is not None:
@@ -134,7 +135,6 @@ _SAID |= {
 }
 _SAID |= {f"text {name}": f"texts that {said}" + "; treated as missing" * (name == "empty") for name, said in texts.TREATMENTS.items()}
 MAX_PIXELS = 1 << 20  # features of one image
-_IMAGES = 256  # at a time
 
 
 class Batch(Mapping[str, NDArray[Any]]):
@@ -168,7 +168,7 @@ class Transform:
     `inputs` are the columns that it reads, `features` the features' names, `origin` the column that each comes from, `plain` the
     inputs that are numbers without separators (see `sources.read`), `images` those that are images, `texts` those that are texts.
     `shape` is that of the one image whose pixels are all features that there are, else None; `tokens` says which features are the
-    token ids of a text, None where there is none.
+    token ids of a text, and `tokenizer` is what made them, None where there is none.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -208,6 +208,8 @@ class Transform:
             raise ValueError("more than one column of texts")
         self._texts = tuple((c, first[c.name], texts.Tokenizer(c.tokenizer)) for c in by_reads["text"])
         self.texts = frozenset(c.name for c, _, _ in self._texts)
+        self.tokenizer = self._texts[0][2] if self._texts else None
+        self._familiar = next((familiarity.read(c.familiar, made, self.inputs) for c, _, made in self._texts if c.familiar), None)
         self.tokens = next((Tokens(at, c.windows, c.length, made.vocabulary, made.pad) for c, at, made in self._texts), None)
         self._may_miss = np.array([[c.flag] for c in numeric], dtype=np.bool_).reshape(-1, 1)
         ranged = [(c.low, c.high) if c.feature and c.reads != "boolean" else (-np.inf, np.inf) for c in numeric]
@@ -342,16 +344,40 @@ class Transform:
             self._apply_numbers(batch.block[:, part], out[part])
             self._apply_levels(batch.codes[:, part], out[part])
         for column, at, size in self._images:
-            _apply_pixels(batch.texts[column.name], size, out[:, at : at + size])
+            images.write_pixels(_listed(batch.texts[column.name]), size, out[:, at : at + size])
         for column, at, made in self._texts:
             ids = batch.ids.get(column.name)
             if ids is None:
-                ids = _encoded(made, batch.texts[column.name], column)
+                ids = made.each(_listed(batch.texts[column.name]), column.length, column.windows)
             end = at + ids.shape[1]
             out[:, at:end] = ids
             if column.measures:
                 out[:, end : end + len(measures.NAMES)] = measures.measured(_listed(batch.texts[column.name]))
         return out
+
+    def needs(self, names: Collection[str]) -> frozenset[str]:
+        """Return the columns that names of payoffs and limits are read from: for `familiarity`, the text and the column of its scale."""
+        if self._familiar is None or familiarity.NAME not in names:
+            return frozenset(names)
+        return frozenset({*names, *self.texts, self._familiar.scale} - {familiarity.NAME, ""})
+
+    def only(self, names: Collection[str]) -> Transform:
+        """Return a transform of those columns alone that these names are read from."""
+        return Transform([column for column in self.columns if column.name in self.needs(names)])
+
+    def named(self, columns: Columns, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Return what names of payoffs and limits stand for on read columns: these, and the familiarity of their texts."""
+        found = self._familiar
+        if found is None or familiarity.NAME not in names:
+            return {name: columns[name] for name in names}
+        (column, _, made), wording = self._texts[0], _listed(columns[next(iter(self.texts))])
+        known = columns.ids.get(column.name) if isinstance(columns, Batch) else None
+
+        def ids(rows: Sequence[int]) -> Ints:
+            return made.encode([wording[i] for i in rows], column.length, column.windows)[0] if known is None else known[rows]
+
+        levels = _listed(columns[found.scale]) if found.scale else [None] * len(wording)
+        return {name: columns[name] for name in names if name != familiarity.NAME} | {familiarity.NAME: found.each(wording, levels, ids)}
 
     def _batch(self, columns: Columns) -> Batch:
         """Return columns that were put together by hand (a background value, say) as a batch."""
@@ -410,7 +436,7 @@ def _pixels(column: Column, cells: _Cells, notes: list[Note]) -> list[bytes | No
     out: list[bytes | None] = []
     odd: dict[str, list[int]] = {}
     for i, cell in enumerate(_listed(cells)):
-        data, treatment = _bytes(cell)
+        data, treatment = images.bytes_of(cell)
         if data is not None:
             image = images.of(data, column.shape, column.stored)
             data, treatment = None if image.pixels is None else image.pixels.tobytes(), f"image {image.treatment}"
@@ -436,35 +462,6 @@ def _wording(column: Column, cells: _Cells, notes: list[Note]) -> list[str | Non
     for kind, rows in odd.items():
         _note(notes, column.name, kind, np.array(rows), cells)
     return out
-
-
-def _encoded(made: texts.Tokenizer, cells: _Cells, column: Column) -> Ints:
-    """Return the ids of texts (n, windows · length), of which many may be the same, as among the rows that reasons compare with."""
-    listed = _listed(cells)
-    place = {text: i for i, text in enumerate(dict.fromkeys(listed))}
-    ids, _ = made.encode(list(place), column.length, column.windows)
-    return np.asarray(ids[[place[text] for text in listed]])
-
-
-def _bytes(cell: Any) -> tuple[bytes | None, str]:
-    """Return the bytes that a cell holds, itself or written in base64, or why there are none."""
-    if isinstance(cell, bytes | bytearray | memoryview):
-        return bytes(cell), ""
-    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
-        return None, "image missing"
-    try:
-        return (base64.b64decode(cell, validate=True), "") if isinstance(cell, str) else (None, "wrong")
-    except ValueError:
-        return None, "wrong"
-
-
-def _apply_pixels(rows: _Cells, size: int, out: Floats) -> None:
-    """Write the pixels of each image (n, size), from 0 to 1; an image that is not there is 0."""
-    blank = bytes(size)
-    for start in range(0, len(rows), _IMAGES):
-        part = rows[start : start + _IMAGES]
-        pixels = np.frombuffer(b"".join([blank if image is None else image for image in part]), np.uint8)
-        np.divide(pixels.reshape(len(part), size), np.float32(255), out=out[start : start + _IMAGES])
 
 
 def _unique(names: Sequence[str]) -> Iterator[str]:

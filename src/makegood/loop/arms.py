@@ -117,8 +117,8 @@ def _told(tape: Tape, rows: Ints) -> pa.Table:
 
 
 def _priced(model: Model, tape: Tape) -> Columns:
-    columns, _ = model.transform.read({name: tape.raw[name] for name in model.policy.names})
-    return columns if columns else {"": np.zeros(len(tape))}
+    columns, _ = model.pricing.read({name: tape.raw[name] for name in model.needed})
+    return model.pricing.named(columns, model.policy.names) or {"": np.zeros(len(tape))}
 
 
 # -------------------------------------------------------------------------------------------------------------- comparison

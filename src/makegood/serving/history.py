@@ -95,7 +95,7 @@ def paid(live: Live, private: Private, outcome: str | float, done: tuple[str, fl
 
 def all_paid(live: Live, words: Sequence[Word]) -> list[int | None]:
     """Return the same of each of many decisions, all of one model."""
-    payoffs, names = live.model.policy.payoffs, live.model.policy.names
+    payoffs, names = live.model.policy.payoffs, live.model.needed
     reveals = {terms.name for terms in payoffs.actions if terms.reveals}
     options = {(o.action, o.quantity): i for i, o in enumerate(payoffs.options) if o.action in reveals}
     known = [i for i, word in enumerate(words) if word.done in options and names <= word.private.inputs.keys()]
@@ -109,7 +109,7 @@ def _amounts(live: Live, words: Sequence[Word], options: Mapping[tuple[str, floa
     """Return what was paid: all at once, or, where a payoff has no value on some outcome, half by half until it alone is left."""
     if not words:
         return []
-    names = live.model.policy.names or {""}  # a row without a value is one all the same
+    names = live.model.needed or {""}  # a row without a value is one all the same
     raw = {name: [word.private.inputs.get(name) for word in words] for name in names}
     try:
         table = live.model.realised(raw, [word.outcome for word in words])

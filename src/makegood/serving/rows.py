@@ -73,7 +73,7 @@ class Reader:
         extra = [data[role] for role in ("group", "time") if data.get(role)]
         self.names = tuple(sorted({*self.columns, *extra}))
         """Of the columns, in the order of a row's fields."""
-        self.needed = frozenset(name for model in acting for name in model.policy.names)
+        self.needed = frozenset(name for model in acting for name in model.needed)
         fields = {name: f"c{i}" for i, name in enumerate(self.names)}
         self._fields = fields
         self._plain = not any(_ODD.search(name) for name in self.names)  # else rows are read value by value

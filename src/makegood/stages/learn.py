@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from makegood import families
 from makegood.contracts import Budget, Columns, Dataset, Floats, Ints, Predictive, Probabilities, Quantiles, Usage
@@ -62,7 +63,7 @@ def learn(prepared: Prepared, rows: Ints, candidates: Sequence[families.Candidat
     transform = prepared.transform(rows)
     columns, _ = transform.read(preparation.raw_columns(table))
     data = Dataset(table, transform.apply(columns), prepared.outcome.values[rows], shape=transform.shape, tokens=transform.tokens)
-    target, priced = np.asarray(data.outcome), _only(columns, prepared.policy.names)
+    target, priced = np.asarray(data.outcome), transform.named(columns, prepared.policy.names)
 
     def expected(predictive: Predictive, at: Ints) -> Floats:
         return policies.expected(payoffs, predictive, _take(priced, at))
@@ -216,7 +217,7 @@ def held_out(prepared: Prepared, learnt: Learnt, rows: Ints, predict: Callable[[
         reported = replace(predictive, q=conformal.apply(predictive.q))
     clusters = prepared.splits.clusters
     held = Rows(
-        columns=_only(columns, _sliceable(prepared)),
+        columns=_only(columns, _sliceable(prepared)) | transform.named(columns, prepared.policy.names),
         outcome=prepared.outcome.values[rows],
         today=prepared.today(rows),
         clusters=None if clusters is None else clusters[rows],
@@ -272,7 +273,7 @@ def _drawn(prepared: Prepared, n: int) -> Ints:
     return np.sort(np.random.default_rng(prepared.case.train.seed).permutation(prepared.known)[:n])
 
 
-def _only(columns: Columns, names: Sequence[str] | frozenset[str]) -> Columns:
+def _only(columns: Columns, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     return {name: columns[name] for name in columns if name in names}
 
 

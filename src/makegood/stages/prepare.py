@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from makegood.case import Case
 from makegood.contracts import Columns, Finding, Ints, Splits
-from makegood.data import galleries, identity, images, leaks, outcome, profile, sources, splits
+from makegood.data import familiarity, galleries, identity, images, leaks, outcome, profile, sources, splits
 from makegood.data import prepare as preparation
 from makegood.data.alike import ALIKE
 from makegood.data.transform import Transform
@@ -123,14 +123,16 @@ def prepare_rows(case: Case, data: Any = None, cache: Path | None = None) -> Pre
     if case.data.outcome in policy.names:
         mend = "payoffs call what turns out `outcome`, whatever its column"
         raise CaseError(Problem("decision", case.data.outcome, "the word outcome", mend))
-    policy.check({name: kind for name, kind in columns.kinds.items() if name != case.data.outcome})
+    familiar = _asks_familiarity(case, policy, columns.names)
+    kinds = {name: kind for name, kind in columns.kinds.items() if name != case.data.outcome}
+    policy.check(kinds if case.data.text is None else kinds | {familiarity.NAME: "number"})
     found = leaks.find(table, columns, target, case.data)
     excluded, roles = preparation.unused(columns, found, case.data)
     as_read = (*replaced, *source.findings, *treated, *repeated)
     findings = (*found, *_reserved(table, case), *roles, *target.findings, *as_read, *columns.findings)
     parts = splits.make(target, case, table, seed=case.train.seed)
     findings += _repeated(case, parts)
-    wording, known = _wording(case), np.flatnonzero(target.known)
+    wording, known = _wording(case, familiar), np.flatnonzero(target.known)
     whole = preparation.fit(table, columns, excluded, rows=known, extra=_read_beside(case, policy), wording=wording)
     read, notes = whole.read(preparation.raw_columns(table.take(pa.array(known))))
     for note in notes:
@@ -165,15 +167,29 @@ def _repeated(case: Case, parts: Splits) -> tuple[Finding, ...]:
 def _read_beside(case: Case, policy: Policy) -> set[str]:
     """Return the columns that are read whether they make features or not."""
     scale = () if case.data.scale is None else (case.data.scale,)
-    return {*policy.names, *case.data.protected, *scale}
+    named = policy.names if case.data.text is None else policy.names - {familiarity.NAME}
+    return {*named, *case.data.protected, *scale}
 
 
-def _wording(case: Case) -> preparation.Wording:
+def _asks_familiarity(case: Case, policy: Policy, names: Collection[str]) -> bool:
+    """Return whether payoffs or limits ask how familiar a text is; raises `CaseError` where there is none, or a column of that name."""
+    if familiarity.NAME not in policy.names:
+        return False
+    where, expected = f"decision: {familiarity.NAME}", "how like the texts that were learnt from a text is"
+    if familiarity.NAME in names:
+        raise CaseError(Problem(where, f"a column {familiarity.NAME!r} in the data", expected, "rename the column"))
+    if case.data.text is None:
+        raise CaseError(Problem(where, "no data.text", expected, "name the column of texts in data.text"))
+    return True
+
+
+def _wording(case: Case, familiar: bool) -> preparation.Wording:
     """Return how the case's texts are read: by the tokenizer of the pretrained network, where one is named."""
     text = case.data.text
     if text is None:
         return preparation.Wording()
-    return preparation.Wording(text.tokens, text.windows, tokenizer_of(case.train.pretrained, case.folder.resolve()), text.measures)
+    tokenizer = tokenizer_of(case.train.pretrained, case.folder.resolve())
+    return preparation.Wording(text.tokens, text.windows, tokenizer, text.measures, familiar, case.data.scale)
 
 
 def _read(case: Case, data: Any, cache: Path | None) -> tuple[sources.Source, tuple[Finding, ...]]:
@@ -204,7 +220,7 @@ def _check_money(prepared: Prepared, columns: Columns) -> None:
     """Raise where a payoff has no value on some row, or `today` is neither an action nor a column: before any training."""
     rows = prepared.known
     payoffs = prepared.policy.payoffs
-    used = {name: columns[name] for name in prepared.policy.names}
+    used = prepared.whole.named(columns, prepared.policy.names)
     anchor = used or {"": np.zeros(len(rows))}
     if prepared.outcome.task.kind == "classes":
         payoffs.table(anchor)

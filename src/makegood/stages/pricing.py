@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from makegood.contracts import Bools, Columns, Floats, Ints, Probabilities
-from makegood.data.transform import Transform
 from makegood.economics.payoff import Clause, Payoffs, Terms
 from makegood.errors import DataError, Problem
 from makegood.model import Model, Raw
@@ -63,8 +62,9 @@ def priced(log: Log, model: Model, rows: Ints) -> Columns:
 
 
 def _columns(log: Log, model: Model, names: frozenset[str], rows: Ints) -> Columns:
-    wanted = Transform([column for column in model.transform.columns if column.name in names])
-    return wanted.read(_raw(log, wanted.inputs, rows))[0] if wanted.inputs else {}
+    if not names:
+        return {}
+    return model.pricing.named(model.pricing.read(_raw(log, model.pricing.inputs, rows))[0], names)
 
 
 def _blocks(n: int, width: int) -> Iterator[slice]:
