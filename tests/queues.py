@@ -15,7 +15,7 @@ decision:
   actions:
     cards: {payoff: {cards: 2, transfers: -1}}
     transfers: {payoff: {cards: -1, transfers: 2}}
-train: {budget: 4s, families: [ngrams]}
+train: {budget: 30s, families: [ngrams]}
 serve: {reasons: 2}
 """
 _SAFE = "'where(familiarity < 0.02, -9, {})'"

@@ -14,7 +14,7 @@ from makegood.report.looped import ARM
 
 @pytest.mark.slow
 def test_texts_go_through_the_closed_loop(tmp_path: Path) -> None:
-    text = CASE.replace("outcome: queue", "outcome: queue, time: asked_at").replace("budget: 4s", "budget: 2s")
+    text = CASE.replace("outcome: queue", "outcome: queue, time: asked_at").replace("budget: 30s", "budget: 2s")
     case = Case.parse(text + "feedback: {review: 7d, tolerance: 0.3}\n")
     done = loop(case, data=requests(560, timed=True), workspace=tmp_path, options=Options(served=False, compare=False))
     told = done.to_json()

@@ -224,7 +224,7 @@ def test_each_kind_of_model_ends_with_a_choice_at_least_as_quick(family: str, to
     if family == "encoder":
         pq.write_table(requests(), tmp_path / "requests.parquet")
         (tmp_path / "case.yaml").write_text(
-            CASE.replace("{budget: 4s, families: [ngrams]}", "{budget: 60s, families: [encoder]}\noptimise: {}")
+            CASE.replace("{budget: 30s, families: [ngrams]}", "{budget: 60s, families: [encoder]}\noptimise: {}")
         )
         case = Case.load(tmp_path / "case.yaml")
     elif family == "cnn":
