@@ -135,7 +135,11 @@ def test_the_whole_design_example_less_what_is_not_built() -> None:
             "data.text.tokens: got '4'; expected a number of at least 8",
         ),
         ("outcome: defaulted", "outcome: defaulted, text: {column: t, windows: 17}", "got '17'; expected a number of at most 16"),
-        ("outcome: defaulted", "outcome: defaulted, text: {colum: t}", "expected one of column, tokens, windows, measures; did you mean 'column'?"),
+        (
+            "outcome: defaulted",
+            "outcome: defaulted, text: {colum: t}",
+            "expected one of column, tokens, windows, measures; did you mean 'column'?",
+        ),
         ("outcome: defaulted", "outcome: defaulted, texts: t", "did you mean 'text'?"),
         ("outcome: defaulted", "outcome: defaulted, image: {chanels: 1}", "expected one of size, channels; did you mean 'channels'?"),
         (

@@ -11,11 +11,12 @@ import sklearn.metrics as sk
 
 from makegood import pipeline
 from makegood.case import Case
-from makegood.contracts import Floats, Ints
+from makegood.contracts import Choices, Floats, Ints, Probabilities
 from makegood.errors import CaseError
+from makegood.stages.held_out import HeldOut
 from makegood.stages.metrics import mean_kappa, quadratic_kappa
 from makegood.stages.prepare import prepare_rows
-from makegood.stages.ratings import fit_cuts
+from makegood.stages.ratings import fit_cuts, rated
 
 CASE = """
 case: marks
@@ -121,6 +122,26 @@ def test_a_run_tells_kappa_by_scale_the_raters_ceiling_and_differences(tmp_path:
     assert "never pooled" in page
     assert "kappa between raters" in page
     assert {"first", "second"} <= set(prepare_rows(Case.load(tmp_path / "case.yaml"), table).excluded)
+
+
+def test_ranks_are_those_of_the_numbers_whatever_the_order_of_the_classes() -> None:
+    classes = ("0", "1", "10", "11", "2", "3")  # as texts stand in a table
+    code = np.array([0, 1, 2, 3, 4, 5] * 10)
+    rank = np.array([0, 1, 4, 5, 2, 3])[code]
+    held = HeldOut(
+        predictive=Probabilities(classes, np.eye(6)[code]),
+        columns={"prompt": np.repeat(np.array(["a", "b"], dtype=object), 30)},
+        outcome=code,
+        choices=Choices(code, np.zeros(60), np.zeros(60), np.ones(60)),
+        scores=None,
+        realised=np.zeros((60, 6)),
+        baselines={},
+        ceiling=np.zeros(60),
+        rating=rank,
+    )
+    every, *levels = rated(held, "prompt", {}, np.empty((60, 0)))
+    assert (every.kappa.value, every.difference.value, every.raters) == (1.0, 0.0, None)
+    assert [(r.level, r.n, r.kappa.value) for r in levels] == [("a", 30, 1.0), ("b", 30, 1.0)]
 
 
 @pytest.mark.parametrize(

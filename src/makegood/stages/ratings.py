@@ -13,10 +13,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from makegood.contracts import Bools, Columns, Estimate, Floats, Ints, Rated
+from makegood.contracts import Bools, Columns, Estimate, Floats, Ints, Probabilities, Rated
 from makegood.economics import value
 from makegood.stages.held_out import HeldOut
-from makegood.stages.metrics import bounds, mean_kappa
+from makegood.stages.metrics import bounds, mean_kappa, ranks_of
 from makegood.trust.fairness import levels
 
 _ROUNDS = 20  # through all cuts of a scale; a few are enough
@@ -103,9 +103,11 @@ def rated(held: HeldOut, scale: str, protected: Columns, raters: Floats) -> tupl
 
     `raters` (n, any) are the marks of each rater, NaN where one gave none. Kappa is taken within each level and averaged, never pooled.
     """
+    rank = ranks_of(held.predictive.classes) if isinstance(held.predictive, Probabilities) else None
     assert held.rating is not None, "rows without a scale are not rated"
+    assert rank is not None, "only classes with ranks have a scale"
     names = held.columns[scale].astype(str)
-    true = held.outcome.astype(np.int64)
+    true = rank[held.outcome.astype(np.int64)]  # classes may stand in the order of the alphabet: 1, 10, 2
     steps = (held.rating - true).astype(np.float64)
     pairs = list(combinations(range(raters.shape[1]), 2))
 
